@@ -1,0 +1,1 @@
+"""Programs: flags and config files in, calls of privsyn_jax out."""

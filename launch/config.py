@@ -1,0 +1,37 @@
+"""Between config files and settings: the only code that knows ConfigDict."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ml_collections import ConfigDict, config_dict
+
+from privsyn_jax.settings import PrivacySettings, Settings, model_defaults, settings_from_dict
+
+
+def default_config(model: str = "autoregressive") -> ConfigDict:
+    """Every setting at its default, for a config file to change what differs."""
+    plain = Settings(model=model_defaults(model)).to_dict()
+    for field in dataclasses.fields(PrivacySettings):
+        if str(field.type) == "float | None":  # may be a number or None, on the command line too
+            value = plain["privacy"][field.name]
+            plain["privacy"][field.name] = config_dict.FieldReference(value, field_type=float)
+    return ConfigDict(plain)
+
+
+def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
+    """Applies the argument after the colon in --config=FILE:ARG; `smoke` shrinks the run to seconds."""
+    if arg == "smoke":
+        config.training.num_steps = 20
+        config.training.expected_batch_size = 256
+        config.training.steps_per_dispatch = 10
+        config.synthesis.num_samples = 500
+        config.model.num_calibration_rows = 512
+    elif arg:
+        raise ValueError(f"config argument {arg!r} is unknown: use smoke or none")
+    return config
+
+
+def to_settings(config: ConfigDict) -> Settings:
+    """Checked settings; raises UserError."""
+    return settings_from_dict(config.to_dict())

@@ -1,0 +1,22 @@
+"""The whole path: python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart"""
+
+from __future__ import annotations
+
+import functools
+
+from absl import flags
+
+from launch.program import start
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
+
+
+def main(settings) -> None:
+    from privsyn_jax.run import execute
+
+    print("\n".join(execute(settings, _WORKDIR.value, announce=functools.partial(print, flush=True))))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("workdir")
+    start(main)

@@ -1,0 +1,27 @@
+"""Differentially private synthetic data with JAX.
+
+fit(records, schema, epsilon=..., delta=...) -> Run;  Run.sample(n), Run.privacy, Run.save(folder);  load(folder).
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from privsyn_jax.api import fit, list_models
+    from privsyn_jax.fitted import Run, load
+    from privsyn_jax.types import Column, Schema, UserError
+
+__all__ = ["Column", "Run", "Schema", "UserError", "fit", "list_models", "load"]
+
+_HOMES = {
+    "Column": "types", "Run": "fitted", "Schema": "types", "UserError": "types", "fit": "api", "list_models": "api",
+    "load": "fitted",
+}  # fmt: skip
+
+
+def __getattr__(name: str):
+    """Loads what is asked for: `import privsyn_jax` alone does not start JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'privsyn_jax' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"privsyn_jax.{_HOMES[name]}"), name)

@@ -1,0 +1,44 @@
+"""The few numbers to print at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NUM_HEADLINES = 5
+
+# In order of preference; the first NUM_HEADLINES that exist are taken.
+_CANDIDATES = (
+    ("logistic_regression_auc", "logistic regression, AUC"),
+    ("boosting_auc", "boosting, AUC"),
+    ("logistic_regression_accuracy", "logistic regression, accuracy"),
+    ("ridge_r2", "linear regression, R²"),
+    ("boosting_r2", "boosting, R²"),
+    ("pairwise_total_variation", "mean 2-way total variation"),
+    ("emd", "EMD of the worst column"),
+    ("mean_total_variation", "mean 1-way total variation"),
+    ("correlation_difference", "mean difference of correlations"),
+    ("training_copy_rate", "rows equal to a training row"),
+    ("duplicate_rate", "duplicate rows"),
+)
+
+
+def headline(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The most telling rows, at most NUM_HEADLINES of them.
+
+    With a target of classes: logistic regression AUC and accuracy, boosting AUC, mean 2-way total
+    variation and the largest EMD of a column. Without one, other fidelity and sanity metrics move up.
+
+    Args:
+      metrics: rows of an Evaluation.
+
+    Returns:
+      Copies of the chosen rows, each with a "label" in words.
+    """
+    chosen = []
+    for metric, label in _CANDIDATES:
+        found = [row for row in metrics if row["metric"] == metric]
+        if found and len(chosen) < NUM_HEADLINES:
+            worst = max(found, key=lambda row: row["value"])
+            suffix = f" ({worst['column']})" if worst["column"] is not None else ""
+            chosen.append({**worst, "label": label + suffix})
+    return chosen

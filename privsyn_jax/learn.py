@@ -1,0 +1,89 @@
+"""Private records to a trained generator: every look at a record is booked in the ledger on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import pandas as pd
+
+from privsyn_jax.fitted import Run, build_generator
+from privsyn_jax.plan import Plan
+from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.privacy.noise import HostNoise, secret_key
+from privsyn_jax.settings import Settings
+from privsyn_jax.statement import privacy_statement
+from privsyn_jax.training import dp_sgd, loop
+from privsyn_jax.transforms import discretize
+from privsyn_jax.transforms.discretize import Discretizer
+from privsyn_jax.types import Schema
+
+
+def learn(
+    frame: pd.DataFrame,
+    schema: Schema,
+    plan: Plan,
+    settings: Settings,
+    ledger: Ledger,
+    *,
+    hooks: Sequence[loop.Hook] = (),
+    announce: Callable[[str], None] = lambda message: None,
+) -> Run:
+    """Transform, marginals, DP-SGD.
+
+    Args:
+      frame: private records that conform to the schema.
+      plan: made from the same settings and schema.
+      ledger: receives every charge.
+      hooks: see training.loop.
+      announce: told in words what comes next.
+    """
+    noise, secret = HostNoise(settings.privacy.noise_seed), secret_key(settings.privacy.noise_seed)
+    announce("buying histograms and marginals")
+    transform = fit_transform(frame, schema, plan, settings, ledger, noise)
+    codes = transform.encode(frame)
+    generator = build_generator(settings, transform.schema, transform.cardinalities)
+    marginals = dp_sgd.buy_marginals(
+        codes, transform.cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise
+    )
+    announce(f"training on {jax.devices()[0].device_kind}")
+    params = dp_sgd.train(
+        generator,
+        codes,
+        marginals,
+        plan=plan,
+        settings=settings.training,
+        ledger=ledger,
+        seed=settings.seed,
+        secret=secret,
+        hooks=hooks,
+    )
+    return Run(settings, transform, params, privacy_statement(ledger, plan, settings, schema))
+
+
+def fit_transform(
+    frame: pd.DataFrame, schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
+) -> Discretizer:
+    """Fits the transform, charging what it buys: unknown categories, histograms."""
+    unknown = plan.release("categories")
+    if unknown is not None:
+        names = discretize.unknown_columns(schema)
+        schema, events = discretize.buy_categories(
+            schema, frame, noise_multiplier=unknown.noise_multiplier, delta=plan.category_delta, noise=noise
+        )
+        reads, what = f"the values of {', '.join(names)}", "values whose noisy count is above a threshold"
+        ledger.charge("categories", reads, what, events[0])
+        ledger.charge("categories held by one record", reads, "the chance that such a value passes", events[1])
+    histograms = plan.release("histograms")
+    if settings.transform.edges == "public" or histograms is None:
+        return discretize.fit_public(schema, num_bins=settings.transform.num_bins)
+    transform, event = discretize.fit_purchased(
+        schema,
+        frame,
+        num_bins=settings.transform.num_bins,
+        num_cells=settings.transform.num_cells,
+        noise_multiplier=histograms.noise_multiplier,
+        noise=noise,
+    )
+    ledger.charge("histograms", "all columns", "noisy counts of every column on a fine public grid", event)
+    return transform

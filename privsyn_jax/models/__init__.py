@@ -1,0 +1,5 @@
+"""Generators by name: one file and one line each."""
+
+from privsyn_jax.models import autoregressive
+
+GENERATORS = {"autoregressive": autoregressive.make}

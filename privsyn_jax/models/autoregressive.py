@@ -1,0 +1,313 @@
+"""Autoregressive generator over table columns: p(record) = prod_j p(code_j | codes of earlier columns).
+
+The logits of column j are the sum of
+  a bias and one table per earlier column ("public": set from purchased marginals, see `calibrate`), and
+  a causal network over the earlier columns ("private": trained by DP-SGD).
+The network is a transformer over columns, or a masked MLP (Germain et al. 2015, MADE).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privsyn_jax.models.blocks import CausalBlock, MaskedDense
+from privsyn_jax.types import Generator
+
+_NEVER = -1e9  # logit of a code that the column does not have
+_BLOCK = 256  # records per vectorised forward pass: small enough for the cache
+_TILT_STEPS = 100
+_TILT_MOMENTUM = 0.5
+
+
+class Layout(NamedTuple):
+    """Where each column's codes lie in one flat axis of all S codes; columns in model order."""
+
+    order: tuple[int, ...]  # model position -> column index
+    cardinalities: tuple[int, ...]  # by model position
+
+    @property
+    def num_columns(self) -> int:
+        return len(self.order)
+
+    @property
+    def num_codes(self) -> int:
+        return sum(self.cardinalities)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self.cardinalities)[:-1]]).astype(np.int32)
+
+    @property
+    def column_of_code(self) -> np.ndarray:
+        return np.repeat(np.arange(self.num_columns), self.cardinalities)
+
+    @property
+    def own(self) -> np.ndarray:
+        """Bool [D, S]: whether a code belongs to the column."""
+        return self.column_of_code[None, :] == np.arange(self.num_columns)[:, None]
+
+
+class TransformerTrunk(nn.Module):
+    """Flat codes [D] -> logits [S]; those of column j depend on columns before j only."""
+
+    layout: Layout
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: int
+
+    @nn.compact
+    def __call__(self, flat_codes):
+        num_columns, num_codes = self.layout.num_columns, self.layout.num_codes
+        embedding = self.param("embedding", nn.initializers.normal(0.5), (num_codes, self.width))
+        position = self.param("position", nn.initializers.normal(0.5), (num_columns, self.width))
+        embedded = embedding[flat_codes]
+        hidden = jnp.concatenate([jnp.zeros((1, self.width)), embedded[:-1]]) + position
+        for _ in range(self.num_layers):
+            hidden = CausalBlock(self.num_heads, self.mlp_ratio * self.width)(hidden)
+        hidden = nn.RMSNorm()(hidden)
+        logits = nn.Dense(num_codes, kernel_init=nn.initializers.zeros, name="logits")(hidden)
+        return jnp.where(self.layout.own, logits, 0.0).sum(axis=0)
+
+
+class MaskedTrunk(nn.Module):
+    """MADE: flat codes [D] -> logits [S]; hidden units carry the number of columns that they may see."""
+
+    layout: Layout
+    width: int
+    num_layers: int
+
+    @nn.compact
+    def __call__(self, flat_codes):
+        column_of_code = self.layout.column_of_code
+        hidden = jnp.zeros(self.layout.num_codes).at[flat_codes].set(1.0)
+        sees = column_of_code + 1  # an input unit knows columns < sees
+        hidden_sees = 1 + np.arange(self.width) % max(1, self.layout.num_columns - 1)
+        for _ in range(self.num_layers):
+            hidden = nn.gelu(MaskedDense(jnp.asarray(sees[:, None] <= hidden_sees[None, :], jnp.float32))(hidden))
+            sees = hidden_sees
+        final = jnp.asarray(sees[:, None] <= column_of_code[None, :], jnp.float32)
+        return MaskedDense(final, kernel_init=nn.initializers.zeros)(hidden)
+
+
+def make(
+    *,
+    cardinalities: tuple[int, ...],
+    column_order: tuple[int, ...] = (),
+    variant: str = "transformer",
+    width: int = 32,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    mlp_ratio: int = 2,
+    prior_strength: float = 0.1,
+    num_calibration_rows: int = 16384,
+) -> Generator:
+    """Generator of int32 codes [d].
+
+    Args:
+      cardinalities: number of codes of each column.
+      column_order: permutation of the columns; the first is drawn from its marginal. Default: as given.
+      variant: "transformer" or "masked_mlp".
+      width, num_layers, num_heads, mlp_ratio: size of the network.
+      prior_strength: how much `calibrate` trusts the network against purchased marginals: weight of one
+        standard normal prior on every table entry, in units of the marginals' noise variance.
+      num_calibration_rows: rows that `calibrate` draws to know the generator's own marginals.
+    """
+    order = tuple(column_order) or tuple(range(len(cardinalities)))
+    if sorted(order) != list(range(len(cardinalities))):
+        raise ValueError(f"column_order {order} must be a permutation of the {len(cardinalities)} columns")
+    layout = Layout(order, tuple(cardinalities[column] for column in order))
+    if variant == "transformer":
+        if width % num_heads:
+            raise ValueError(f"width {width} must be a multiple of num_heads {num_heads}")
+        trunk = TransformerTrunk(layout, width, num_layers, num_heads, mlp_ratio)
+    elif variant == "masked_mlp":
+        trunk = MaskedTrunk(layout, width, num_layers)
+    else:
+        raise ValueError(f"variant {variant!r} must be 'transformer' or 'masked_mlp'")
+
+    def init(key):
+        num_codes = layout.num_codes
+        private = trunk.init(key, jnp.zeros(layout.num_columns, jnp.int32))["params"]
+        return {"private": private, "public": {"bias": jnp.zeros(num_codes), "tables": jnp.zeros((num_codes, num_codes))}}
+
+    logits = functools.partial(_logits, trunk, layout)
+
+    def private_loss(params, example, key):
+        del key
+        flat_codes = example[np.array(order)] + layout.offsets
+        log_probs = jax.nn.log_softmax(jnp.where(layout.own, logits(params, flat_codes)[None], _NEVER), axis=-1)
+        return -jnp.take_along_axis(log_probs, flat_codes[:, None], axis=1).sum()
+
+    return Generator(
+        init=init,
+        private_loss=private_loss,
+        public_loss=None,
+        calibrate=functools.partial(
+            _calibrate, logits, layout, prior_strength=prior_strength, num_rows=num_calibration_rows
+        ),
+        sample=functools.partial(_sample, logits, layout),
+        exact_conditions=functools.partial(_exact_conditions, layout),
+    )
+
+
+def _logits(trunk, layout, params, flat_codes):
+    """Logits [S] of one record. A table's rows act only on later columns, so the sum stays causal."""
+    public = params["public"]
+    return public["bias"] + public["tables"][flat_codes].sum(axis=0) + trunk.apply({"params": params["private"]}, flat_codes)
+
+
+def _exact_conditions(layout, columns):
+    """The conditioned columns that no earlier free column precedes: fixing them first is exact."""
+    exact = []
+    for column in layout.order:
+        if column not in columns:
+            break
+        exact.append(column)
+    return tuple(exact)
+
+
+def _column_logits(logits, layout, params, flat_codes, position):
+    """Logits [n, S] of one column (traced position) for n records, impossible elsewhere."""
+    own = jnp.asarray(layout.own)[position]
+    return jnp.where(own[None], jax.vmap(logits, in_axes=(None, 0))(params, flat_codes), _NEVER)
+
+
+def _sample(logits, layout, params, key, num_samples, conditions=None):
+    """int32 [num_samples, d], drawn from the softmax column by column."""
+    fixed = np.full(layout.num_columns, -1, np.int32)
+    for column, code in (conditions or {}).items():
+        position = layout.order.index(column)
+        fixed[position] = code + layout.offsets[position]
+    num_blocks = -(-num_samples // _BLOCK)
+    blocks = jax.jit(
+        lambda keys: jax.lax.map(lambda block_key: _sample_block(logits, layout, params, block_key, fixed), keys)
+    )(jax.random.split(key, num_blocks))
+    codes = np.asarray(blocks).reshape(-1, layout.num_columns)[:num_samples] - layout.offsets
+    return codes[:, np.argsort(layout.order)]
+
+
+def _sample_block(logits, layout, params, key, fixed):
+    """Flat codes [_BLOCK, D]; `fixed` [D] holds a flat code to set, or -1 to draw."""
+
+    def draw_column(position, flat_codes):
+        scores = _column_logits(logits, layout, params, flat_codes, position)
+        drawn = jax.random.categorical(jax.random.fold_in(key, position), scores, axis=-1)
+        drawn = jnp.where(jnp.asarray(fixed)[position] >= 0, jnp.asarray(fixed)[position], drawn)
+        return flat_codes.at[:, position].set(drawn.astype(jnp.int32))
+
+    start = jnp.broadcast_to(jnp.asarray(layout.offsets), (_BLOCK, layout.num_columns))
+    return jax.lax.fori_loop(0, layout.num_columns, draw_column, start)
+
+
+def _calibrate(logits, layout, params, marginals, key, *, prior_strength, num_rows):
+    """Moves bias and tables so that the generator's marginals meet the purchased ones, up to their noise.
+
+    Column by column in model order: given drawn earlier columns, the tilt of this column's logits is the
+    maximum-entropy change of the conditional whose expected marginals agree with the noisy ones, with
+    Gaussian slack: residual = prior_strength * noise variance * tilt.
+
+    Source: Chen and Rosenfeld 2000, "A Survey of Smoothing Techniques for ME Models", section III.
+    """
+    total = float(np.mean([counts.sum() for counts in marginals.one_way]))
+    num_rows = -(-num_rows // _BLOCK) * _BLOCK
+    score = jax.jit(
+        lambda params, flat_codes, position: jax.lax.map(
+            lambda block: _column_logits(logits, layout, params, block, position),
+            flat_codes.reshape(-1, _BLOCK, layout.num_columns),
+        ).reshape(num_rows, -1)
+    )
+    flat_codes = jnp.broadcast_to(jnp.asarray(layout.offsets), (num_rows, layout.num_columns))
+    bias, tables = (np.array(params["public"][name]) for name in ("bias", "tables"))
+    for position, (offset, size) in enumerate(zip(layout.offsets, layout.cardinalities, strict=True)):
+        target, variance, rows = _targets(layout, marginals, position)
+        slack = prior_strength * (variance + 1.0)
+        tilt, flat_codes = _tilt_column(
+            score(params, flat_codes, position),
+            flat_codes,
+            position,
+            offset,
+            size,
+            _padded(layout.column_of_code[rows], 0),
+            _padded(rows, -1),
+            _padded(target / total, 0.0, also_first=1),
+            _padded(slack / total, 1.0, also_first=1),
+            jax.random.fold_in(key, position),
+        )
+        own = slice(offset, offset + size)
+        bias[own] += tilt[0, :size]
+        tables[rows, own] += tilt[1 : 1 + len(rows), :size]
+    return {**params, "public": {"bias": jnp.asarray(bias), "tables": jnp.asarray(tables)}}
+
+
+def _padded(array, value, *, also_first=0):
+    """Array grown to powers of two (plus `also_first` rows), so that few shapes are compiled."""
+    rows = also_first + 2 ** max(4, int(np.ceil(np.log2(max(1, len(array) - also_first)))))
+    sizes = [rows, *(2 ** max(2, int(np.ceil(np.log2(size)))) for size in array.shape[1:])]
+    return np.pad(array, [(0, new - old) for new, old in zip(sizes, array.shape, strict=True)], constant_values=value)
+
+
+@jax.jit
+def _tilt_column(scores, flat_codes, position, offset, size, parents, rows, target, slack, key):
+    """Tilts one column to its targets and draws it.
+
+    The tilt [1 + f, k] solves mean_i features_i (x) softmax(base_i + features_i tilt) = target - slack * tilt,
+    the stationary point of a strictly convex problem, by damped Newton steps on its diagonal in the manner
+    of generalised iterative scaling (Darroch and Ratcliff 1972): an example activates at most `num_active`
+    features, so steps divided by that number do not overshoot.
+
+    Args:
+      scores: [n, S] logits of the column; flat_codes: int32 [n, D] earlier columns drawn.
+      offset, size: where the column's codes start, and how many there are (k is at least that).
+      parents, rows: int [f], the earlier column and the flat code that each feature tests; -1 for none.
+      target, slack: [1 + f, k], in shares of the records; feature 0 is always on.
+
+    Returns:
+      the tilt; flat_codes with the column drawn from its tilted logits.
+    """
+    num_rows, width = flat_codes.shape[0], target.shape[1]
+    own = jnp.minimum(offset + jnp.arange(width), scores.shape[1] - 1)
+    base = jnp.where(jnp.arange(width) < size, scores[:, own], _NEVER)
+    tests = (flat_codes[:, parents] == rows[None]).astype(jnp.float32)
+    features = jnp.concatenate([jnp.ones((num_rows, 1)), tests], axis=1)
+    num_active = features.sum(axis=1).max()
+
+    def improve(_, state):
+        tilt, velocity = state
+        expected = features.T @ jax.nn.softmax(base + features @ tilt, axis=-1) / num_rows
+        newton = (target - expected - slack * tilt) / (expected * num_active + slack)
+        velocity = _TILT_MOMENTUM * velocity + jnp.clip(newton, -1.0, 1.0)
+        return tilt + velocity, velocity
+
+    start = jnp.zeros_like(target)
+    tilt, _ = jax.lax.fori_loop(0, _TILT_STEPS, improve, (start, start))
+    drawn = jax.random.categorical(key, base + features @ tilt, axis=-1)
+    return tilt, flat_codes.at[:, position].set((drawn + offset).astype(jnp.int32))
+
+
+def _targets(layout, marginals, position):
+    """Purchased marginals of one column with earlier ones: counts and noise variances [1 + f, k], flat codes [f].
+
+    Row 0 is the one-way marginal; row 1 + r the counts together with flat code r of an earlier column.
+    """
+    column = layout.order[position]
+    position_of = {column: position for position, column in enumerate(layout.order)}
+    counts = [marginals.one_way[column][None]]
+    variances = [np.square(marginals.one_way_stddev[column])[None]]
+    rows = []
+    for (i, j), table in marginals.pairs.items():
+        if column not in (i, j):
+            continue
+        other, table = (i, table) if column == j else (j, table.T)
+        if position_of[other] < position:
+            counts.append(table)
+            variances.append(np.full(table.shape, marginals.pair_stddev**2))
+            rows.append(layout.offsets[position_of[other]] + np.arange(len(table)))
+    flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    return np.concatenate(counts).astype(np.float32), np.concatenate(variances).astype(np.float32), flat

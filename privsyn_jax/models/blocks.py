@@ -1,0 +1,45 @@
+"""Layers shared by generators. Each takes one example: no layer sees two records."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class CausalBlock(nn.Module):
+    """Pre-norm transformer block over positions [length, width]; position i attends to positions <= i."""
+
+    num_heads: int
+    mlp_dim: int
+
+    @nn.compact
+    def __call__(self, hidden):
+        length, width = hidden.shape
+        normed = nn.RMSNorm()(hidden)
+        qkv = nn.Dense(3 * width, use_bias=False, name="query_key_value")(normed)
+        query, key, value = jnp.split(qkv.reshape(length, self.num_heads, -1), 3, axis=-1)
+        scores = jnp.einsum("ihd,jhd->hij", query, key) * (width / self.num_heads) ** -0.5
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        weights = jax.nn.softmax(jnp.where(causal[None], scores, -jnp.inf), axis=-1)
+        mixed = jnp.einsum("hij,jhd->ihd", weights, value).reshape(length, width)
+        small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
+        hidden = hidden + nn.Dense(width, use_bias=False, kernel_init=small, name="mix")(mixed)
+        expanded = nn.gelu(nn.Dense(self.mlp_dim, name="expand")(nn.RMSNorm()(hidden)))
+        return hidden + nn.Dense(width, kernel_init=small, name="contract")(expanded)
+
+
+class MaskedDense(nn.Module):
+    """Dense layer whose kernel is multiplied by a fixed 0/1 mask [inputs, outputs].
+
+    Source: Germain et al. 2015, "MADE: Masked Autoencoder for Distribution Estimation".
+    """
+
+    mask: jax.Array
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, inputs):
+        kernel = self.param("kernel", self.kernel_init, self.mask.shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.mask.shape[1],))
+        return inputs @ (kernel * self.mask) + bias

@@ -1,0 +1,149 @@
+"""Private statistics: each function returns a noisy value and the event that pays for it.
+
+Neighbouring relation throughout: add or remove one record. `noise_multiplier` is noise standard
+deviation divided by L2 sensitivity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from privsyn_jax.privacy.noise import HostNoise
+
+Event = dict[str, Any]
+
+
+def histograms(
+    codes: np.ndarray, cardinalities: Sequence[int], *, noise_multiplier: float, noise: HostNoise
+) -> tuple[list[np.ndarray], float, Event]:
+    """Noisy counts of every column at once.
+
+    L2 sensitivity: sqrt(number of columns); one record adds one to one cell of each histogram.
+
+    Args:
+      codes: int [n, d], column j in [0, cardinalities[j]).
+      cardinalities: public sizes of the d domains.
+
+    Returns:
+      d float64 arrays [cardinalities[j]], the noise stddev of each cell, the event.
+    """
+    counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(cardinalities)]
+    stddev = noise_multiplier * math.sqrt(len(counts))
+    noisy = [count + noise.normal(count.shape, stddev=stddev) for count in counts]
+    return noisy, stddev, _gaussian(noise_multiplier)
+
+
+def pair_histograms(
+    codes: np.ndarray,
+    cardinalities: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    noise_multiplier: float,
+    noise: HostNoise,
+) -> tuple[dict[tuple[int, int], np.ndarray], float, Event]:
+    """Noisy contingency tables of the given column pairs.
+
+    L2 sensitivity: sqrt(number of pairs); one record adds one to one cell of each table.
+
+    Returns:
+      {(i, j): float64 [cardinalities[i], cardinalities[j]]}, the noise stddev of each cell, the event.
+    """
+    stddev = noise_multiplier * math.sqrt(len(pairs))
+    noisy = {}
+    for i, j in pairs:
+        counts = contingency(codes[:, i], codes[:, j], cardinalities[i], cardinalities[j])
+        noisy[i, j] = counts + noise.normal(counts.shape, stddev=stddev)
+    return noisy, stddev, _gaussian(noise_multiplier)
+
+
+def dependence_scores(
+    codes: np.ndarray,
+    one_way: Sequence[np.ndarray],
+    *,
+    noise_multiplier: float,
+    noise: HostNoise,
+) -> tuple[dict[tuple[int, int], float], float, Event]:
+    """Noisy L1 distance, in records, of every pair's contingency table from independence.
+
+    Independence is the outer product of *released* one-way counts, which are fixed when a record is
+    added; the record changes one cell of a table by one, so each score by at most one.
+    L2 sensitivity: sqrt(number of pairs).
+
+    Args:
+      codes: int [n, d].
+      one_way: d released, non-negative arrays of counts, all with one total.
+
+    Returns:
+      {(i, j): score} for all i < j, the noise stddev of each score, the event.
+    """
+    sizes = [len(counts) for counts in one_way]
+    pairs = [(i, j) for i in range(len(sizes)) for j in range(i + 1, len(sizes))]
+    stddev = noise_multiplier * math.sqrt(len(pairs))
+    draws = noise.normal((len(pairs),), stddev=stddev)
+    scores = {}
+    for (i, j), draw in zip(pairs, draws, strict=True):
+        independent = np.outer(one_way[i], one_way[j]) / one_way[i].sum()
+        counts = contingency(codes[:, i], codes[:, j], sizes[i], sizes[j])
+        scores[i, j] = float(np.abs(counts - independent).sum() + draw)
+    return scores, stddev, _gaussian(noise_multiplier)
+
+
+def categories(
+    columns: Sequence[Sequence[Hashable]],
+    *,
+    noise_multiplier: float,
+    delta: float,
+    noise: HostNoise,
+) -> tuple[list[list[Hashable]], Event, Event]:
+    """The values that columns hold, for columns whose categories are not public.
+
+    Noisy counts of the values present; those above a threshold are released. A value that only the
+    added record holds has count one, and is released with probability at most delta / number of columns;
+    all else is one Gaussian release with L2 sensitivity sqrt(number of columns).
+
+    Args:
+      columns: for each column, its values (missing ones left out).
+      delta: probability, over all columns, that a value held by one record comes out.
+
+    Returns:
+      for each column the released values, sorted by their text; a Gaussian event; an approximate event.
+
+    Source: Wilkins et al. 2024, "Exact Privacy Analysis of the Gaussian Sparse Histogram Mechanism"
+    (here with the simpler bound that adds the two deltas).
+    """
+    stddev = noise_multiplier * math.sqrt(len(columns))
+    threshold = 1.0 + stddev * norm.isf(delta / len(columns))
+    released = []
+    for values in columns:
+        present: dict[Hashable, int] = {}
+        for value in values:
+            present[value] = present.get(value, 0) + 1
+        draws = noise.normal((len(present),), stddev=stddev)
+        kept = [value for (value, count), draw in zip(present.items(), draws, strict=True) if count + draw > threshold]
+        released.append(sorted(kept, key=str))
+    return released, _gaussian(noise_multiplier), {"kind": "approximate", "epsilon": 0.0, "delta": delta, "count": 1}
+
+
+def project_to_counts(noisy: np.ndarray, total: float) -> np.ndarray:
+    """Nearest (L2) non-negative array with the given sum: post-processing of a noisy histogram.
+
+    Source: Duchi et al. 2008, "Efficient Projections onto the l1-Ball", Figure 1.
+    """
+    flat = np.sort(noisy.ravel())[::-1]
+    excess = (np.cumsum(flat) - total) / np.arange(1, flat.size + 1)
+    threshold = excess[np.nonzero(flat > excess)[0][-1]]
+    return np.maximum(noisy - threshold, 0.0)
+
+
+def contingency(first: np.ndarray, second: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Exact counts [rows, columns] of a pair of code arrays: private until noise is added."""
+    return np.bincount(first * columns + second, minlength=rows * columns).reshape(rows, columns)
+
+
+def _gaussian(noise_multiplier: float) -> Event:
+    return {"kind": "gaussian", "noise_multiplier": float(noise_multiplier), "count": 1}

@@ -1,0 +1,182 @@
+"""One self-contained HTML page about a run: what it cost, how good it is, how it was made."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+
+from privsyn_jax.report import figures, guarantee, privacy, tables
+from privsyn_jax.report.marginals import Marginal, draw_marginal
+from privsyn_jax.report.numbers import (
+    finite_or_none,
+    format_epsilon,
+    format_number,
+    format_setting,
+)
+from privsyn_jax.types import Schema
+
+MAX_MARGINALS = 60
+
+
+class PageData(NamedTuple):
+    """Everything on the page. It holds statistics of real rows, so the page is private.
+
+    Attributes:
+      title: heading of the page.
+      private_notice: first line of the page; says that it must not be published.
+      privacy: the content of privacy_report.json.
+      plan: the content of plan.json.
+      headline: the entries of metrics.json that come first, optionally with a `label`.
+      metrics: the content of metrics.json.
+      curves: model -> {"synthetic" | "reference": {"fpr": [...], "tpr": [...]}}; empty without a target
+        of two classes.
+      pair_errors: {"columns", "synthetic", "reference"}: error of every pair of columns; may be empty.
+      epsilon_over_steps: [step, epsilon] pairs.
+      training: the training log as lists by name, among them "step"; may be empty.
+      train: real records that were trained on, in the canonical dtypes of types.Records.
+      test: real records held out.
+      synthetic: synthetic records.
+      schema: the public facts.
+      skipped: one sentence for each measurement that was left out.
+      settings: the configuration, nested.
+      files: what each file is -> its path relative to the folder of the page.
+      environment: versions, host, command.
+    """
+
+    title: str
+    private_notice: str
+    privacy: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    headline: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]]
+    curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+    pair_errors: Mapping[str, Any]
+    epsilon_over_steps: Sequence[Sequence[float]]
+    training: Mapping[str, Sequence[float]]
+    train: pd.DataFrame
+    test: pd.DataFrame
+    synthetic: pd.DataFrame
+    schema: Schema
+    skipped: Sequence[str]
+    settings: Mapping[str, Any]
+    files: Mapping[str, str]
+    environment: Mapping[str, Any]
+
+
+def render_page(data: PageData) -> str:
+    """Renders the page: HTML that needs no network, no script and no other file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read_template),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        number=format_number, epsilon=format_epsilon, setting=format_setting, unbroken=_unbroken
+    )
+    template = environment.get_template("page.html.jinja")
+    return template.render(data=data, **_privacy_parts(data), **_evidence_parts(data)).lstrip()
+
+
+def _read_template(name: str) -> str:
+    return importlib.resources.files("privsyn_jax.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _unbroken(text: str) -> Markup:
+    """The text, escaped, with numbers like 1e-05 kept on one line."""
+    return Markup(re.sub(r"[^\s;]*\de-\d+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
+
+
+def _privacy_parts(data: PageData) -> dict[str, Any]:
+    """What the page says about privacy."""
+    report = data.privacy
+    target = data.settings.get("privacy", {}).get("epsilon")
+    return {
+        "banners": guarantee.banners(report),
+        "is_private": guarantee.is_private(report),
+        "claim_rows": privacy.claim_rows(report),
+        "guarantee": guarantee.guarantee_sentences(report),
+        "limits": [*(report.get("not_covered") or ()), *guarantee.general_limits(report)],
+        "ledger_header": privacy.LEDGER_HEADER,
+        "ledger_rows": privacy.ledger_rows(report),
+        "budget_figure": figures.budget_bar(report.get("ledger") or ()),
+        "epsilon_figure": figures.epsilon_curve(data.epsilon_over_steps, finite_or_none(target)),
+    }
+
+
+def _evidence_parts(data: PageData) -> dict[str, Any]:
+    """What the page says about the synthetic records and how they were made."""
+    families = {metric.get("family"): None for metric in data.metrics}
+    by_family = {name: [m for m in data.metrics if m.get("family") == name] for name in families}
+    return {
+        "headline_rows": tables.metric_rows(data.headline),
+        "family_rows": {name: tables.metric_rows(_table_wide(by_family[name])) for name in families},
+        "column_tables": {name: tables.column_table(by_family[name]) for name in families},
+        "marginals": _marginals(data),
+        "num_columns": len(data.schema.modelled),
+        "max_marginals": MAX_MARGINALS,
+        "pair_figures": _pair_figures(data.pair_errors),
+        "worst_pairs": tables.worst_pairs(data.pair_errors),
+        "roc_figures": {name: figures.roc_curve(name, curves) for name, curves in data.curves.items()},
+        "training_figures": _training_figures(data.training),
+        "setting_rows": tables.flatten(data.settings),
+        "plan_rows": tables.flatten(data.plan),
+        "environment_rows": tables.flatten(data.environment),
+    }
+
+
+def _table_wide(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The metrics that are not about one column."""
+    return [metric for metric in metrics if metric.get("column") is None]
+
+
+def _marginals(data: PageData) -> list[Marginal]:
+    """The first MAX_MARGINALS modelled columns, drawn."""
+    return [
+        draw_marginal(column, pd.Series(data.train[column.name]), pd.Series(data.synthetic[column.name]))
+        for column in data.schema.modelled[:MAX_MARGINALS]
+        if column.name in data.synthetic.columns
+    ]
+
+
+def _pair_figures(pair_errors: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(caption, svg) of the synthetic and the reference error map, on one colour scale."""
+    columns = list(pair_errors.get("columns") or ())
+    if len(columns) < 2:
+        return []
+    captions = {
+        "synthetic": "Synthetic against real training records",
+        "reference": "Held-out real records against real training records: what sampling alone does",
+    }
+    matrices = {
+        name: np.array(pair_errors[name], dtype=float)
+        for name in captions
+        if pair_errors.get(name) is not None
+    }
+    for matrix in matrices.values():
+        np.fill_diagonal(matrix, np.nan)
+    matrices = {name: matrix for name, matrix in matrices.items() if np.isfinite(matrix).any()}
+    largest = max((float(np.nanmax(matrix)) for matrix in matrices.values()), default=0.0)
+    return [
+        (captions[name], figures.pair_error_map(columns, matrix, largest=largest, title=captions[name]))
+        for name, matrix in matrices.items()
+    ]
+
+
+def _training_figures(training: Mapping[str, Sequence[float]]) -> list[str]:
+    """One curve for every logged quantity."""
+    steps = training.get("step") or ()
+    drawn = [
+        figures.training_curve(name, steps, values)
+        for name, values in training.items()
+        if name != "step" and len(values) == len(steps)
+    ]
+    return [figure for figure in drawn if figure]

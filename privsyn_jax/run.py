@@ -1,0 +1,230 @@
+"""Where the stages meet: plan, train, synthesize, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from privsyn_jax import evaluation, report
+from privsyn_jax.data import DATASETS
+from privsyn_jax.fitted import Run, build_generator, write_table
+from privsyn_jax.learn import learn
+from privsyn_jax.plan import Plan, make_plan
+from privsyn_jax.privacy import accounting
+from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.settings import Settings
+from privsyn_jax.training.loop import Hook
+from privsyn_jax.transforms.discretize import fit_public, unknown_columns
+from privsyn_jax.types import Records, Schema, UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain, write_json
+
+_CURVE_POINTS = 12
+
+
+def prepare(settings: Settings) -> tuple[Schema, Plan]:
+    """Checks the settings against public facts and plans the spending; opens no private row.
+
+    Raises:
+      UserError: anything that would stop the run later, as far as it can be seen now.
+    """
+    if settings.data.name not in DATASETS:
+        raise UserError(f"data.name is {settings.data.name!r}: use one of {', '.join(DATASETS)}")
+    schema = DATASETS[settings.data.name].read_schema(settings.data)
+    parse_conditions(settings.synthesis.conditions)
+    known = fit_public(schema, num_bins=2) if not unknown_columns(schema) else None
+    build_generator(settings, schema, known.cardinalities if known else (2,) * len(schema.modelled))
+    return schema, make_plan(settings, schema)
+
+
+def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], None]) -> list[str]:
+    """The whole run in one folder; returns the lines to end with.
+
+    A folder that already holds this run, finished, is only reported on: running again would spend again.
+
+    Raises:
+      UserError: bad input; nothing is left behind.
+    """
+    schema, plan = prepare(settings)
+    announce("\n".join(plan_lines(plan, settings, schema)))
+    records = DATASETS[settings.data.name].load(settings.data, schema)
+    with open_workdir(path, settings.to_dict(), records.content_hash) as workdir:
+        if workdir.is_finished:
+            announce("this folder already holds the finished run; running again would spend the budget again")
+            return summary(workdir)
+        write_json(workdir.root / "environment.json", _environment())
+        write_json(workdir.root / "plan.json", plan.to_dict())
+        write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **records.clamped})
+        curve = _epsilon_curve(plan)
+        ledger = Ledger(path=workdir.private / "ledger.json")
+        with _training_log(workdir, plan, curve) as hook:
+            run = learn(records.train, schema, plan, settings, ledger, hooks=[hook], announce=announce)
+        announce("sampling")
+        synthetic = _release(run, settings, schema, workdir)
+        if settings.evaluation.enabled:
+            announce("evaluating against real rows (stays private)")
+        _evaluate(records, synthetic, schema, settings, workdir)
+        _write_page(records, synthetic, schema, plan, curve, settings, workdir)
+        return summary(workdir)
+
+
+def plan_lines(plan: Plan, settings: Settings, schema: Schema) -> list[str]:
+    """The budget table and the mechanism in words."""
+    target = f"epsilon {plan.epsilon:.4g}" if plan.noise_multiplier else "NOT PRIVATE"
+    lines = [
+        f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}, about {schema.num_records} training records",
+        f"  {'what is bought':<16} {'share':>6}  noise multiplier",
+    ]
+    lines += [
+        f"  {release.name:<16} {release.share:>6.1%}  {release.noise_multiplier:.4g}" for release in plan.releases
+    ]
+    lines.append(
+        f"  {'training':<16} {plan.training_share:>6.1%}  {plan.noise_multiplier:.4g} in each of {plan.num_steps} steps, "
+        f"sampling rate {plan.sampling_rate:.4g}, l2 clip norm {plan.l2_clip_norm:g}"
+    )
+    return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
+
+
+def summary(workdir: Workdir) -> list[str]:
+    """What the run ends with, read back from its folder."""
+    privacy = json.loads((workdir.release / "privacy_report.json").read_text())
+    metrics_file = workdir.evaluation / "metrics.json"
+    metrics = json.loads(metrics_file.read_text()) if metrics_file.is_file() else []
+    files = {
+        "synthetic table": str(workdir.release / "synthetic.csv"),
+        "privacy report": str(workdir.release / "privacy_report.md"),
+        "page (private)": str(workdir.page),
+    }
+    return report.summary_lines(files, privacy, evaluation.headline(metrics))
+
+
+def parse_conditions(text: str) -> dict[str, Any]:
+    """synthesis.conditions: a JSON object, or nothing."""
+    if not text:
+        return {}
+    try:
+        conditions = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"synthesis.conditions is not JSON ({error}): write it like '{{\"sex\": \"Female\"}}'") from None
+    if not isinstance(conditions, dict):
+        raise UserError(f"synthesis.conditions is {text}: give a JSON object, column to value")
+    return conditions
+
+
+def _release(run: Run, settings: Settings, schema: Schema, workdir: Workdir) -> pd.DataFrame:
+    synthesis = run.synthesize(
+        settings.synthesis.num_samples or schema.num_records,
+        conditions=parse_conditions(settings.synthesis.conditions),
+        key=jax.random.key(settings.seed),
+    )
+    with workdir.new_release() as folder:
+        write_table(synthesis.frame, run.schema, folder / "synthetic.csv")
+        run.write(folder)
+        if synthesis.exact or synthesis.rejected_on:
+            write_json(folder / "acceptance.json", {k: v for k, v in synthesis._asdict().items() if k != "frame"})
+    return synthesis.frame
+
+
+def _evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:
+    if not settings.evaluation.enabled:
+        return
+    result = evaluation.evaluate(schema, records.train, records.test, synthetic, seed=settings.seed)
+    write_json(workdir.evaluation / "metrics.json", result.metrics)
+    details = {"notice": PRIVATE_NOTICE, "curves": result.curves, "pair_errors": result.pair_errors, "skipped": result.skipped}
+    write_json(workdir.evaluation / "details.json", details)
+
+
+def _write_page(records, synthetic, schema, plan, curve, settings, workdir: Workdir) -> None:
+    metrics, details = [], {"curves": {}, "pair_errors": {}, "skipped": ["the evaluation was switched off"]}
+    if settings.evaluation.enabled:
+        metrics = json.loads((workdir.evaluation / "metrics.json").read_text())
+        details = json.loads((workdir.evaluation / "details.json").read_text())
+    page = report.render_page(
+        report.PageData(
+            title=f"Synthetic {settings.data.name} by {settings.model['name']}",
+            private_notice=PRIVATE_NOTICE,
+            privacy=json.loads((workdir.release / "privacy_report.json").read_text()),
+            plan=plan.to_dict(),
+            headline=evaluation.headline(metrics),
+            metrics=metrics,
+            curves=details["curves"],
+            pair_errors=details["pair_errors"],
+            epsilon_over_steps=curve,
+            training=_read_training_log(workdir),
+            train=records.train,
+            test=records.test,
+            synthetic=synthetic,
+            schema=schema,
+            skipped=details["skipped"],
+            settings=plain(settings.to_dict()),
+            files={"synthetic table": "../release/synthetic.csv", "privacy report": "../release/privacy_report.md"},
+            environment=json.loads((workdir.root / "environment.json").read_text()),
+        )
+    )
+    temporary = workdir.page.with_suffix(".tmp")
+    temporary.write_text(page)
+    os.replace(temporary, workdir.page)
+
+
+def _epsilon_curve(plan: Plan) -> list[tuple[int, float]]:
+    """Epsilon after some numbers of steps, for the progress bar and the page; empty without noise."""
+    if plan.noise_multiplier == 0:
+        return []
+    steps = np.unique(np.linspace(0, plan.num_steps, _CURVE_POINTS).round().astype(int))
+    return accounting.epsilon_over_steps(plan.release_events, plan.training_event, steps.tolist(), plan.delta)
+
+
+class _training_log:
+    """Context manager giving a hook that moves the progress bar and appends to private/training.jsonl."""
+
+    def __init__(self, workdir: Workdir, plan: Plan, curve: list[tuple[int, float]]):
+        self._path, self._plan, self._curve = workdir.private / "training.jsonl", plan, curve
+
+    def __enter__(self) -> Hook:
+        self._file = open(self._path, "w")
+        self._file.write(json.dumps({"notice": PRIVATE_NOTICE}) + "\n")
+        self._bar = None
+        return self._record
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._file.close()
+
+    def _record(self, state, logs) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=self._plan.num_steps, desc="training", unit="step", dynamic_ncols=True)
+        done, count = int(state.step), len(logs.get("loss", ()))
+        for offset in range(count):
+            row = {name: float(values[offset]) for name, values in logs.items()}
+            self._file.write(json.dumps({"step": done - count + offset + 1, **row}) + "\n")
+        self._file.flush()
+        if self._curve:
+            self._bar.set_postfix_str(f"epsilon {np.interp(done, *zip(*self._curve, strict=True)):.3f}", refresh=False)
+        self._bar.update(count)
+
+
+def _read_training_log(workdir: Workdir) -> dict[str, list[float]]:
+    lines = (workdir.private / "training.jsonl").read_text().splitlines()[1:]
+    return pd.DataFrame([json.loads(line) for line in lines]).to_dict(orient="list")
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "program": Path(sys.argv[0]).name,
+    }

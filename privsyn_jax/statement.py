@@ -1,0 +1,72 @@
+"""The content of privacy_report.json: the guarantee, why it holds, and what it rests on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from typing import Any
+
+from privsyn_jax.plan import Plan
+from privsyn_jax.privacy import accounting
+from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.settings import Settings
+from privsyn_jax.types import Schema
+
+_PACKAGES = ("privsyn_jax", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "pandas", "scikit-learn")
+
+_NOT_COVERED = (
+    "Everything under private/ (losses, evaluation, the HTML report): it was computed from real records without noise.",
+    "Settings chosen by looking at results on the same records: trying several runs and keeping the best is a release "
+    "of its own, which this report does not count.",
+    "The clock: how long a run takes depends on the number of records and on the batches drawn.",
+    "Floating-point arithmetic: sums are rounded in float32, and noise is drawn from a counter-based generator "
+    "(Threefry, 64-bit key from the operating system) that is not certified for cryptography.",
+)
+
+
+def privacy_statement(ledger: Ledger, plan: Plan, settings: Settings, schema: Schema) -> dict[str, Any]:
+    """The report as strict JSON; epsilon is null where there is no bound. See DESIGN for the keys."""
+    epsilon, rdp = ledger.epsilon(plan.delta), ledger.epsilon_rdp(plan.delta)
+    shares = {release.name: release.share for release in plan.releases} | {"training": plan.training_share}
+    return {
+        "private": math.isfinite(epsilon),
+        "epsilon": _finite(epsilon),
+        "delta": plan.delta,
+        "accountant": f"privacy-loss distributions (dp-accounting, discretisation {accounting.FINE:g})",
+        "epsilon_rdp": _finite(rdp),
+        "neighboring_relation": accounting.NEIGHBORING_RELATION,
+        "privacy_unit": schema.privacy_unit,
+        "ledger": [
+            {
+                **entry,
+                "epsilon_alone": _finite(accounting.epsilon_of([entry["event"]], plan.delta)),
+                "share": shares.get(entry["name"], 0.0),
+            }
+            for entry in ledger.to_list()
+        ],
+        "declared_public": declared_public(schema),
+        "not_covered": list(_NOT_COVERED),
+        "warnings": list(plan.warnings),
+        "seeded_noise": settings.privacy.noise_seed is not None,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def declared_public(schema: Schema) -> list[str]:
+    """The facts that the guarantee takes as known to everyone, in sentences."""
+    facts = [
+        "column names, order and kinds; bounds, categories, point masses and nullability as the schema states them",
+        f"number of training records about {schema.num_records} (a figure; the guarantee does not need it exact)",
+    ]
+    if schema.declared_public:
+        facts.append(f"TAKEN FROM THE ROWS and declared public by the user: {', '.join(schema.declared_public)}")
+    facts += [
+        f"TAKEN FROM THE ROWS and declared public by the user, column {column.name!r}: {', '.join(column.declared_public)}"
+        for column in schema.columns
+        if column.declared_public
+    ]
+    return facts
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,135 @@
+"""Parameters and a key to decoded records, with conditions. Post-processing: no record is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from privsyn_jax.data.categories import category_text
+from privsyn_jax.transforms.discretize import Discretizer
+from privsyn_jax.types import CATEGORICAL_KINDS, Column, Generator, Params, UserError
+
+_MAX_ROUNDS = 50
+_SMALLEST_ROUND = 4096
+
+
+class Synthesis(NamedTuple):
+    """Synthetic records, and how conditions were met."""
+
+    frame: pd.DataFrame
+    exact: tuple[str, ...]  # columns fixed before drawing
+    rejected_on: tuple[str, ...]  # columns met by drawing again
+    drawn: int  # rows drawn in all
+    accepted: int  # rows that met every condition
+
+
+def synthesize(
+    generator: Generator,
+    params: Params,
+    transform: Discretizer,
+    *,
+    num_samples: int,
+    conditions: Mapping[str, Any] | None,
+    key: jax.Array,
+) -> Synthesis:
+    """Draws records that meet the conditions.
+
+    A condition is a value, a list of values, or {"min": ..., "max": ...} (either may be left out). Single
+    values of categorical columns that the generator draws first are fixed exactly; for the rest,
+    rows are drawn again, at most `_MAX_ROUNDS` times.
+
+    Raises:
+      UserError: an impossible condition, or no row that meets it.
+    """
+    conditions = dict(conditions or {})
+    columns = transform.schema.modelled
+    for name, wanted in conditions.items():
+        _check_condition(transform, name, wanted)
+    index = {column.name: j for j, column in enumerate(columns)}
+    single = {
+        index[name]: _code(columns[index[name]], wanted)
+        for name, wanted in conditions.items()
+        if columns[index[name]].kind in CATEGORICAL_KINDS and not isinstance(wanted, (list, Mapping))
+    }
+    fixed = {j: single[j] for j in generator.exact_conditions(tuple(single))}
+    exact = tuple(columns[j].name for j in fixed)
+    rest = {name: wanted for name, wanted in conditions.items() if name not in exact}
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(key, 0))).tolist())
+    kept, drawn, accepted = [], 0, 0
+    for number in range(_MAX_ROUNDS if rest else 1):
+        missing = num_samples - accepted
+        size = missing if not rest else max(_SMALLEST_ROUND, int(1.2 * missing * drawn / max(accepted, 1)))
+        size = min(size, max(8 * num_samples, _SMALLEST_ROUND))
+        codes = generator.sample(params, jax.random.fold_in(key, 1 + number), size, fixed)
+        frame = transform.decode(codes, rng)
+        meets = np.ones(len(frame), bool)
+        for name, wanted in rest.items():
+            meets &= _meets(frame[name], transform.schema[name], wanted)
+        kept.append(frame[meets])
+        drawn, accepted = drawn + size, accepted + int(meets.sum())
+        if accepted >= num_samples:
+            break
+    if accepted < num_samples:
+        raise UserError(
+            f"only {accepted} of {drawn} drawn rows meet the condition on {', '.join(rest)}, {num_samples} were asked "
+            "for: ask for fewer rows or a wider condition, or put the column first in model.column_order"
+        )
+    frame = pd.concat(kept, ignore_index=True).iloc[:num_samples]
+    for column in transform.schema.columns:
+        if column.kind == "id":
+            frame[column.name] = np.arange(1, num_samples + 1)
+    return Synthesis(frame, exact, tuple(rest), drawn, accepted)
+
+
+def _check_condition(transform: Discretizer, name: str, wanted: Any) -> None:
+    if name not in {column.name for column in transform.schema.modelled}:
+        known = ", ".join(column.name for column in transform.schema.modelled)
+        raise UserError(f"condition on column {name!r}, which the generator does not have: use one of {known}")
+    column = transform.schema[name]
+    if isinstance(wanted, Mapping):
+        if column.kind in CATEGORICAL_KINDS or not wanted or not set(wanted) <= {"min", "max"}:
+            raise UserError(f"condition on column {name!r} is {wanted}: give a value, a list, or min and max of a number")
+    elif column.kind in CATEGORICAL_KINDS:
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            _code(column, value)
+
+
+def _code(column: Column, value: Any) -> int:
+    """Code of a categorical value, as written in a file or as held in a frame."""
+    for code, known in enumerate(column.values):
+        labels = {category_text(known)}
+        if column.kind == "boolean" and column.categories:
+            labels.add(category_text(column.categories[code]))
+        if category_text(value) in labels:
+            return code
+    raise UserError(
+        f"condition on column {column.name!r} asks for {value!r}, which is not a category: use one of "
+        f"{', '.join(map(str, column.values))}"
+    )
+
+
+def _meets(values: pd.Series, column: Column, wanted: Any) -> np.ndarray:
+    """Bool [n]: a missing value meets no condition."""
+    if column.kind in CATEGORICAL_KINDS:
+        options = [column.values[_code(column, value)] for value in (wanted if isinstance(wanted, list) else [wanted])]
+        return values.isin(options).to_numpy(bool)
+    if isinstance(wanted, list):
+        return values.isin([_bound(column, value) for value in wanted]).to_numpy(bool)
+    bounds = wanted if isinstance(wanted, Mapping) else {"min": wanted, "max": wanted}
+    meets = values.notna().to_numpy(bool)
+    if "min" in bounds:
+        meets &= (values >= _bound(column, bounds["min"])).to_numpy(bool, na_value=False)
+    if "max" in bounds:
+        meets &= (values <= _bound(column, bounds["max"])).to_numpy(bool, na_value=False)
+    return meets
+
+
+def _bound(column: Column, value: Any) -> Any:
+    try:
+        return pd.Timestamp(value) if column.kind == "datetime" else float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"condition on column {column.name!r} asks for {value!r}, which is not of its kind: give a {column.kind}") from None

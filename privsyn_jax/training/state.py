@@ -1,0 +1,26 @@
+"""What a training run carries from step to step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from privsyn_jax.types import Params
+
+
+class TrainState(NamedTuple):
+    """A pytree. Only released values reach it: noisy sums and what follows from them."""
+
+    params: Params
+    ema: Any  # exponential moving average of params["private"]
+    opt_state: Any
+    step: jax.Array  # scalar int32, steps done
+
+
+def initial_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """State before the first step."""
+    private = params["private"]
+    return TrainState(params, jax.tree.map(jnp.copy, private), optimizer.init(private), jnp.int32(0))

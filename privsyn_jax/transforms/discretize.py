@@ -1,0 +1,187 @@
+"""Tables to integer codes and back, with public grids and, if bought, noisy histograms."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from privsyn_jax.data.schema import schema_from_dict, schema_to_dict
+from privsyn_jax.privacy import release
+from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.transforms.grid import Grid, make_grid
+from privsyn_jax.types import CATEGORICAL_KINDS, Schema, UserError
+
+
+class OneWay(NamedTuple):
+    """Released one-way counts of the codes: non-negative, one total; and the noise stddev they came with."""
+
+    counts: list[np.ndarray]
+    stddev: list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Discretizer:
+    """Records <-> int32 codes [n, d] over the schema's modelled columns.
+
+    Attributes:
+      schema: with every category known.
+      grids: the fine public grid of each modelled column.
+      bin_of_cell: int [cells] per column, the code of each cell; monotone over value cells.
+      cell_weights: float64 [cells] per column, probability of a cell within its bin.
+      one_way: released counts of the codes, or None when no histogram was bought.
+    """
+
+    schema: Schema
+    grids: tuple[Grid, ...]
+    bin_of_cell: tuple[np.ndarray, ...]
+    cell_weights: tuple[np.ndarray, ...]
+    one_way: OneWay | None
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        return tuple(int(bins.max()) + 1 for bins in self.bin_of_cell)
+
+    def encode(self, frame: pd.DataFrame) -> np.ndarray:
+        """int32 [n, d] of a frame that conforms to the schema."""
+        cells = encode_cells(self.grids, frame)
+        return np.stack([bins[cells[:, j]] for j, bins in enumerate(self.bin_of_cell)], axis=1).astype(np.int32)
+
+    def decode(self, codes: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+        """Frame in canonical dtypes; draws a cell within the bin, then a value within the cell."""
+        columns = {}
+        for j, grid in enumerate(self.grids):
+            cells = self._draw_cells(j, codes[:, j], rng)
+            columns[grid.column.name] = grid.draw(cells, rng)
+        for column in self.schema.columns:
+            if column.kind == "id":
+                columns[column.name] = pd.Series(np.arange(1, len(codes) + 1))
+        return pd.DataFrame({name: columns[name] for name in self.schema.names})
+
+    def _draw_cells(self, j: int, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        weights, bins = self.cell_weights[j], self.bin_of_cell[j]
+        order = np.argsort(bins, kind="stable")
+        cumulative = np.cumsum(weights[order])
+        start = np.concatenate([[0.0], cumulative])[np.searchsorted(bins[order], codes)]
+        total = np.bincount(bins, weights)[codes]
+        # Landing in the open interval (start, start + total) keeps the cell inside its own bin.
+        position = start + total * np.clip(rng.random(len(codes)), 1e-9, 1 - 1e-9)
+        cells = order[np.minimum(np.searchsorted(cumulative, position), len(order) - 1)]
+        return cells.astype(np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; `from_dict` inverts it. Holds public and released values only."""
+        return {
+            "schema": schema_to_dict(self.schema),
+            "grids": [{"lower": g.lower.tolist(), "upper": g.upper.tolist(), "whole": g.whole} for g in self.grids],
+            "bin_of_cell": [bins.tolist() for bins in self.bin_of_cell],
+            "cell_weights": [weights.tolist() for weights in self.cell_weights],
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Discretizer:
+        schema = schema_from_dict(plain["schema"])
+        grids = tuple(
+            Grid(column, np.array(grid["lower"], float), np.array(grid["upper"], float), grid["whole"], merge=False)
+            for column, grid in zip(schema.modelled, plain["grids"], strict=True)
+        )
+        bins = tuple(np.array(values, dtype=np.int64) for values in plain["bin_of_cell"])
+        weights = tuple(np.array(values, dtype=np.float64) for values in plain["cell_weights"])
+        return cls(schema, grids, bins, weights, one_way=None)
+
+
+def encode_cells(grids: tuple[Grid, ...], frame: pd.DataFrame) -> np.ndarray:
+    """int32 [n, d] cell numbers."""
+    return np.stack([grid.encode(frame[grid.column.name]) for grid in grids], axis=1)
+
+
+def fit_public(schema: Schema, *, num_bins: int) -> Discretizer:
+    """Bins from the schema alone: given edges, else even ones. Reads no record."""
+    grids = tuple(make_grid(column, num_bins) for column in schema.modelled)
+    bins = tuple(np.arange(grid.size) for grid in grids)
+    return Discretizer(schema, grids, bins, tuple(np.ones(grid.size) for grid in grids), one_way=None)
+
+
+def fit_purchased(
+    schema: Schema, frame: pd.DataFrame, *, num_bins: int, num_cells: int, noise_multiplier: float, noise: HostNoise
+) -> tuple[Discretizer, release.Event]:
+    """Bins with edges at noisy quantiles, from one noisy histogram of every column's fine grid.
+
+    Everything after the one Gaussian release is post-processing: merging neighbouring cells until a bin
+    holds about 1 / num_bins of the records, the cell weights within a bin, the one-way counts.
+
+    Args:
+      frame: private records that conform to the schema.
+      num_bins: bins aimed at per numeric column; a cell heavier than 1 / num_bins stays a bin of its own.
+      num_cells: cells of the fine public grid of a numeric column.
+      noise_multiplier: of the release (L2 sensitivity sqrt(number of columns)).
+    """
+    grids = tuple(make_grid(column, num_cells) for column in schema.modelled)
+    cells = encode_cells(grids, frame)
+    noisy, stddev, event = release.histograms(
+        cells, [grid.size for grid in grids], noise_multiplier=noise_multiplier, noise=noise
+    )
+    total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
+    smooth = [release.project_to_counts(counts, total) for counts in noisy]
+    bins = tuple(_merge(grid, counts, total / num_bins) for grid, counts in zip(grids, smooth, strict=True))
+    weights = tuple(_within_bin(group, counts) for group, counts in zip(bins, smooth, strict=True))
+    counts = [np.bincount(group, values) for group, values in zip(bins, smooth, strict=True)]
+    spread = [stddev * np.sqrt(np.bincount(group)) for group in bins]
+    return Discretizer(schema, grids, bins, weights, OneWay(counts, spread)), event
+
+
+def buy_categories(
+    schema: Schema, frame: pd.DataFrame, *, noise_multiplier: float, delta: float, noise: HostNoise
+) -> tuple[Schema, list[release.Event]]:
+    """Schema with unknown categories filled in by a thresholded noisy histogram; and the events.
+
+    Values that do not come out are coded as missing, so the columns become nullable.
+    """
+    unknown = unknown_columns(schema)
+    values = [frame[name].dropna().tolist() for name in unknown]
+    released, *events = release.categories(values, noise_multiplier=noise_multiplier, delta=delta, noise=noise)
+    found = dict(zip(unknown, released, strict=True))
+    for name, categories in found.items():
+        if not categories:
+            raise UserError(
+                f"no value of column {name!r} is frequent enough to be released: list its categories in the schema, "
+                "raise privacy.budget.categories, or leave the column out"
+            )
+    columns = tuple(
+        dataclasses.replace(column, categories=tuple(found[column.name]), nullable=True)
+        if column.name in found
+        else column
+        for column in schema.columns
+    )
+    return dataclasses.replace(schema, columns=columns), events
+
+
+def unknown_columns(schema: Schema) -> list[str]:
+    """Names of the columns whose categories are not public."""
+    return [c.name for c in schema.columns if c.kind in CATEGORICAL_KINDS and c.kind != "boolean" and not c.categories]
+
+
+def _merge(grid: Grid, counts: np.ndarray, target: float) -> np.ndarray:
+    """Code of each cell: heavy cells alone, runs of light neighbours together; missing apart."""
+    if not grid.merge:
+        return np.arange(grid.size)
+    codes, code, held = np.zeros(grid.size, dtype=np.int64), 0, 0.0
+    for cell in range(grid.num_value_cells):
+        heavy = counts[cell] >= target
+        if cell > 0 and held > 0 and (heavy or held >= target):
+            code, held = code + 1, 0.0
+        codes[cell] = code
+        held += counts[cell]
+        if heavy:
+            held = max(held, target)
+    codes[grid.num_value_cells :] = code + 1
+    return codes
+
+
+def _within_bin(bins: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Probability of each cell within its bin; even where the bin is empty."""
+    totals = np.bincount(bins, counts)
+    sizes = np.bincount(bins)
+    return np.where(totals[bins] > 0, counts / np.maximum(totals[bins], 1e-30), 1.0 / sizes[bins])

@@ -1,0 +1,147 @@
+"""Public grids: one fine, ordered domain of cells per column, from the schema alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from privsyn_jax.types import NUMERIC_KINDS, Column, UserError
+
+_DAY_FORMAT_HAS_TIME = ("%H", "%I", "%M", "%S", "%f", "%X", "%c", "%s")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The cells of one column, in order; the last cell holds missing values if the column is nullable.
+
+    Attributes:
+      column: the schema's column.
+      lower, upper: float64 [num_value_cells], numeric kinds only; a cell is [lower, upper), or the single
+        point lower when lower == upper. Integers and dates count in whole units, so that every
+        integer cell [a, b) holds b - a values.
+      whole: whether values are whole numbers.
+      merge: whether neighbouring cells may be merged into bins (not when the schema gives edges).
+    """
+
+    column: Column
+    lower: np.ndarray
+    upper: np.ndarray
+    whole: bool
+    merge: bool
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.column.kind in NUMERIC_KINDS
+
+    @property
+    def num_value_cells(self) -> int:
+        return len(self.lower) if self.is_numeric else len(self.column.values)
+
+    @property
+    def size(self) -> int:
+        return self.num_value_cells + self.column.nullable
+
+    def encode(self, values: pd.Series) -> np.ndarray:
+        """Cell numbers, int32 [n], of a column in its canonical dtype and within its bounds."""
+        if self.is_numeric:
+            missing = values.isna().to_numpy()
+            numbers = np.where(missing, self.lower[0], to_numbers(values, self.column))
+            # Cells are sorted by (lower, upper), so a point precedes the interval that starts at it;
+            # the last cell that starts at or below a value is that interval, or a closing point.
+            cells = np.searchsorted(self.lower, numbers, side="right") - 1
+            before = np.maximum(cells - 1, 0)
+            at_point = (self.lower[before] == self.upper[before]) & (self.lower[before] == numbers)
+            cells = np.where(at_point, before, cells)
+        else:
+            position = {value: code for code, value in enumerate(self.column.values)}
+            cells = values.map(position).to_numpy(dtype=np.float64, na_value=np.nan)
+            missing = np.isnan(cells)  # null, or a category that a private release did not bring out
+        return np.where(missing, self.num_value_cells, cells).astype(np.int32)
+
+    def draw(self, cells: np.ndarray, rng: np.random.Generator) -> pd.Series:
+        """Values in the canonical dtype, uniform within each cell."""
+        missing = cells == self.num_value_cells
+        inside = np.where(missing, 0, cells)
+        if not self.is_numeric:
+            lookup = pd.Series(list(self.column.values), dtype=object)
+            values = lookup.take(inside).reset_index(drop=True)
+            if self.column.kind == "boolean":
+                values = values.astype("boolean" if self.column.nullable else bool)
+            return values.mask(missing, None) if missing.any() else values
+        low, high = self.lower[inside], self.upper[inside]
+        numbers = low + rng.random(len(cells)) * (high - low)
+        if self.whole:
+            numbers = np.floor(numbers)
+        return from_numbers(numbers, missing, self.column)
+
+
+def make_grid(column: Column, num_cells: int) -> Grid:
+    """Grid of a column: categories as they are; numbers cut evenly into about `num_cells` cells.
+
+    A whole-number range of at most `num_cells` values gets one cell per value. The bounds, zero and the
+    schema's point masses are cells of their own, so that a spike stays a spike. Edges given in the schema
+    replace the even cut and are not merged.
+    """
+    if column.kind not in NUMERIC_KINDS:
+        empty = np.zeros(0)
+        return Grid(column, empty, empty, whole=False, merge=False)
+    whole = column.kind == "integer" or (column.kind == "datetime" and _counts_days(column))
+    lower, upper = numeric_bounds(column)
+    points = {lower, upper, *(float(point) for point in column.point_masses)}
+    if lower <= 0 <= upper and column.kind != "datetime":
+        points.add(0.0)
+    if whole:
+        span = upper - lower + 1
+        cut = np.asarray(column.edges[:-1]) if column.edges else lower + np.arange(min(span, num_cells)) * span / num_cells
+        if not column.edges and span <= num_cells:
+            cut = lower + np.arange(span)
+        if column.edges:
+            points = {float(point) for point in column.point_masses}
+        starts = sorted({*np.ceil(cut), *points, *(point + 1 for point in points if point < upper)})
+        return Grid(column, np.array(starts), np.array([*starts[1:], upper + 1]), whole, merge=not column.edges)
+    cut = column.edges if column.edges else np.linspace(lower, upper, num_cells + 1)
+    if column.edges:
+        points = {float(point) for point in column.point_masses} | {upper}
+    edges = sorted({*(float(edge) for edge in cut), *points})
+    cells = [(point, point) for point in points] + list(zip(edges[:-1], edges[1:], strict=True))
+    cells.sort()
+    return Grid(column, np.array([a for a, _ in cells]), np.array([b for _, b in cells]), whole, merge=not column.edges)
+
+
+def numeric_bounds(column: Column) -> tuple[float, float]:
+    """Public bounds as numbers (datetime: days or seconds since 1970)."""
+    if column.lower is None or column.upper is None:
+        raise UserError(f"column {column.name!r} has no public bounds: state lower and upper in the schema")
+    if column.kind != "datetime":
+        return float(column.lower), float(column.upper)
+    lower, upper = to_numbers(pd.Series(pd.to_datetime([column.lower, column.upper])), column)
+    return float(lower), float(upper)
+
+
+def to_numbers(values: pd.Series, column: Column) -> np.ndarray:
+    """Float64 [n]: numbers as they are; dates as days (no time of day in the format) or seconds since 1970."""
+    if column.kind != "datetime":
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    seconds = values.astype("datetime64[us]").to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
+    return np.floor(seconds / 86400) if _counts_days(column) else seconds
+
+
+def from_numbers(numbers: np.ndarray, missing: np.ndarray, column: Column) -> pd.Series:
+    """Inverse of `to_numbers`, in the canonical dtype of the column's kind."""
+    if column.kind == "numeric":
+        return pd.Series(np.where(missing, np.nan, numbers))
+    if column.kind == "integer":
+        whole = pd.Series(numbers.astype(np.int64))
+        return whole.astype("Int64").mask(missing) if column.nullable else whole
+    seconds = numbers * 86400 if _counts_days(column) else numbers
+    dates = pd.Series((seconds * 1e6).astype(np.int64).astype("datetime64[us]"))
+    return dates.mask(missing) if missing.any() else dates
+
+
+def _counts_days(column: Column) -> bool:
+    """Whether a date column's written form holds no time of day."""
+    if column.datetime_format is not None:
+        return not any(mark in column.datetime_format for mark in _DAY_FORMAT_HAS_TIME)
+    return len(str(column.lower)) <= 10 and len(str(column.upper)) <= 10

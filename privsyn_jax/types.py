@@ -1,0 +1,131 @@
+"""Shared nouns: what a column is, what is public about a table, what a generator is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+Params = Mapping[str, Any]  # {"private": pytree trained on records, "public": pytree from released values}
+
+NUMERIC_KINDS = ("numeric", "integer", "datetime")
+CATEGORICAL_KINDS = ("categorical", "ordinal", "boolean")
+COLUMN_KINDS = (*NUMERIC_KINDS, *CATEGORICAL_KINDS, "id")
+
+
+class UserError(ValueError):
+    """A mistake in the input: the message is one sentence that names the thing and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """The public facts about one column.
+
+    Attributes:
+      name: as in the header.
+      kind: one of COLUMN_KINDS. An `id` is regenerated, never learned.
+      lower: smallest value (numeric, integer: a number; datetime: ISO text); public.
+      upper: largest value, inclusive; public.
+      categories: every value (categorical; ordinal: in order; boolean: (false, true) as written in
+        the file, default (False, True)). None for a categorical column means unknown: it must be bought.
+      nullable: whether a value may be missing.
+      point_masses: numeric values known to be taken exactly by many records (0, a top code).
+      edges: public bin edges, increasing, from lower to upper; None lets the transform choose.
+      datetime_format: strftime format in files; None means ISO 8601.
+      declared_public: names of facts above that were taken from the rows and that the user declared public.
+    """
+
+    name: str
+    kind: str
+    lower: float | int | str | None = None
+    upper: float | int | str | None = None
+    categories: tuple[Any, ...] | None = None
+    nullable: bool = False
+    point_masses: tuple[float, ...] = ()
+    edges: tuple[float, ...] | None = None
+    datetime_format: str | None = None
+    declared_public: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of a categorical kind, as they stand in a frame; empty if unknown or numeric."""
+        return (False, True) if self.kind == "boolean" else self.categories or ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """Everything public about a table; what is not here is unknown and must be measured at a cost.
+
+    Attributes:
+      columns: in file order.
+      num_records: a public figure near the number of training records. Sampling rate and default delta
+        are computed from it; the guarantee does not depend on its being exact.
+      target: column predicted in the utility evaluation, or None.
+      sensitive: columns with protected attributes.
+      privacy_unit: what one record stands for ("record", "person", ...), quoted in the report.
+      declared_public: table-level facts taken from the rows and declared public by the user.
+    """
+
+    columns: tuple[Column, ...]
+    num_records: int
+    target: str | None = None
+    sensitive: tuple[str, ...] = ()
+    privacy_unit: str = "record"
+    declared_public: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def modelled(self) -> tuple[Column, ...]:
+        """The columns that a generator learns: all but ids."""
+        return tuple(column for column in self.columns if column.kind != "id")
+
+    def __getitem__(self, name: str) -> Column:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+class Records(NamedTuple):
+    """A private table as loaded: conforming to `schema`, split by a public rule.
+
+    Canonical dtypes by kind: numeric float64 (NaN if missing); integer int64 (Int64 if nullable);
+    datetime datetime64[us] (NaT if missing); categorical and ordinal object, holding the schema's
+    category values (None if missing); boolean bool (boolean if nullable); id as read.
+    """
+
+    schema: Schema
+    train: pd.DataFrame
+    test: pd.DataFrame
+    content_hash: str  # sha256 of the source's content, for refusing a changed file
+    clamped: Mapping[str, int]  # private: values per column that lay outside the public bounds
+
+
+class Generator(NamedTuple):
+    """Pure functions over a parameter pytree {"private": ..., "public": ...}.
+
+    `private_loss` is the only function that ever receives a private record, one at a time.
+    The others have no argument through which a record could come, so they are post-processing.
+
+    Attributes:
+      init: key -> params.
+      private_loss: (params, example, key) -> scalar, for one encoded example.
+      public_loss: (params, key) -> scalar, trains params["public"]; or None.
+      calibrate: (params, marginals, key) -> params, moves params["public"] so that the generator's own
+        marginals agree with purchased ones; or None.
+      sample: (params, key, num_samples, conditions) -> encoded examples [num_samples, ...]; conditions
+        maps an encoded column index to one code, and holds exactly only for `exact_conditions`.
+      exact_conditions: the column indices given -> those that `sample` can fix exactly.
+    """
+
+    init: Callable[..., Params]
+    private_loss: Callable[..., Any]
+    public_loss: Callable[..., Any] | None
+    calibrate: Callable[..., Params] | None
+    sample: Callable[..., Any]
+    exact_conditions: Callable[..., tuple[int, ...]]
