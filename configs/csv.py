@@ -1,6 +1,8 @@
-"""Your own table, described by a schema (propose one with launch.schema, then edit it); epsilon 1.
+r"""Your own table, described by a schema; epsilon 1.
 
-python -m launch.run --config=configs/csv.py --config.data.path=data.csv --config.data.schema=schema.json --workdir=runs/mine
+python -m launch.schema data.csv > schema.json    # then edit it
+python -m launch.run --config=configs/csv.py --workdir=runs/mine \
+    --config.data.path=data.csv --config.data.schema=schema.json
 """
 
 from launch.config import default_config, finish

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from privsyn_jax.settings import PrivacySettings, Settings, model_defaults, settings_from_dict
 
 
-def default_config(model: str = "autoregressive") -> ConfigDict:
-    """Every setting at its default, for a config file to change what differs."""
+def default_config(model: str = "autoregressive") -> Any:
+    """ConfigDict of every setting at its default, for a config file to change what differs."""
     plain = Settings(model=model_defaults(model)).to_dict()
     for field in dataclasses.fields(PrivacySettings):
         if str(field.type) == "float | None":  # may be a number or None, on the command line too
             value = plain["privacy"][field.name]
-            plain["privacy"][field.name] = config_dict.FieldReference(value, field_type=float)
+            plain["privacy"][field.name] = config_dict.FieldReference(value, field_type=object)
     return ConfigDict(plain)
 
 
-def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
+def finish(config: Any, arg: str | None) -> Any:
     """Applies the argument after the colon in --config=FILE:ARG; `smoke` shrinks the run to seconds."""
     if arg == "smoke":
         config.training.num_steps = 20
@@ -32,6 +33,6 @@ def finish(config: ConfigDict, arg: str | None) -> ConfigDict:
     return config
 
 
-def to_settings(config: ConfigDict) -> Settings:
+def to_settings(config: Any) -> Settings:
     """Checked settings; raises UserError."""
     return settings_from_dict(config.to_dict())

@@ -1,4 +1,7 @@
-"""What a run would spend and need, without opening a private row: python -m launch.plan --config=configs/quickstart.py"""
+"""What a run would spend and need, without opening a private row.
+
+python -m launch.plan --config=configs/quickstart.py
+"""
 
 from __future__ import annotations
 

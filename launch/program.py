@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from launch.config import to_settings
-from privsyn_jax.settings import Settings, refuse_unknown
+from privsyn_jax.settings import Settings
 from privsyn_jax.types import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/quickstart.py", lock_config=True)
@@ -24,8 +25,8 @@ def start(main: Callable[[Settings], int | None]) -> None:
     def guarded(arguments: Sequence[str]) -> int | None:
         try:
             if len(arguments) > 1:
-                raise UserError(f"argument {arguments[1]!r} is not understood: settings are given as --config.NAME=VALUE")
-            return main(to_settings(_CONFIG.value))
+                raise UserError(f"argument {arguments[1]!r} is not understood: give settings as --config.NAME=VALUE")
+            return main(_load_settings())
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -33,16 +34,25 @@ def start(main: Callable[[Settings], int | None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
+def _load_settings() -> Settings:
+    try:
+        return to_settings(_CONFIG.value)
+    except OSError:
+        raise UserError("the file named by --config cannot be read: name one in configs/ or your own") from None
+
+
 def _parse(arguments: Sequence[str]) -> Sequence[str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return flags.FLAGS(arguments)
+        return flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
-        message = f"unknown flag --{error.flagname}"
-    except flags.Error as error:
+        nearest = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
+        message = f"unknown flag --{error.flagname}: {f'did you mean --{nearest[0]}' if nearest else 'see --help'}"
+    except flags.Error as error:  # the last line says it, also where a config file raised
+        message = str(error).strip().splitlines()[-1]
+    except (AttributeError, KeyError) as error:  # ml_collections, of a setting that does not exist
+        found = re.search(r'Did you mean "(.*)" instead of "(.*)"', str(error))
+        message = f"unknown setting {found[2]!r}: did you mean {found[1]!r}?" if found else f"unknown setting {error}"
+    except (TypeError, ValueError) as error:
         message = str(error)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # from ml_collections and config files
-        message = str(error).strip("'\"")
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

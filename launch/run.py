@@ -14,7 +14,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if abse
 def main(settings) -> None:
     from privsyn_jax.run import execute
 
-    print("\n".join(execute(settings, _WORKDIR.value, announce=functools.partial(print, flush=True))))
+    print("\n".join(execute(settings, str(_WORKDIR.value), announce=functools.partial(print, flush=True))))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def fit(
     model: str = "autoregressive",
     epsilon: float | None = 1.0,
     delta: float | None = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Run:
     """Trains a generator on private records; all of them, none is held out.
 
@@ -47,19 +46,18 @@ def fit(
       UserError: one sentence that names the column or setting and the remedy.
     """
     if isinstance(schema, str | Path):
-        schema = read_schema(schema)
+        schema = read_schema(str(schema))
     elif isinstance(schema, Mapping):
         schema = schema_from_dict(dict(schema))
     check_schema(schema)
-    sections = {name: dict(section) for name, section in (settings or {}).items()}
+    sections: dict[str, Any] = dict(settings or {})
     sections["model"] = {"name": model, **sections.get("model", {})}
     sections["privacy"] = {"epsilon": epsilon, "delta": delta or 0.0, **sections.get("privacy", {})}
     checked = settings_from_dict(sections)
     plan = make_plan(checked, schema)
     frame, _ = conform(records, schema, out_of_bounds=checked.data.out_of_bounds, source="the table")
     run = learn(frame, schema, plan, checked, Ledger())
-    dtypes = {name: str(records[name].dtype) for name in schema.names if schema[name].kind != "id"}
-    return run.with_dtypes(dtypes)
+    return run.with_dtypes({name: str(records[name].dtype) for name in schema.names})
 
 
 def list_models() -> list[str]:

@@ -56,6 +56,6 @@ def estimate(settings: Settings, schema: Schema, plan: Plan) -> list[str]:
     return [
         f"parameters that receive noise: {num_parameters(params['private']):,}",
         f"device memory of a training step: {used:,.0f} MiB (microbatch of {settings.training.microbatch_size})",
-        f"training on {jax.devices()[0].device_kind}: {seconds:.3f} s a step, {seconds * plan.num_steps / 60:.1f} min for "
-        f"{plan.num_steps} steps, after {compile_seconds:.0f} s of compilation",
+        f"training on {jax.devices()[0].device_kind}: {seconds:.3f} s a step, "
+        f"{seconds * plan.num_steps / 60:.1f} min in all, after {compile_seconds:.0f} s of compilation",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from privsyn_jax.data.dtypes import restore_dtypes
 from privsyn_jax.data.validate import to_file_frame
 from privsyn_jax.models import GENERATORS
 from privsyn_jax.report import privacy_markdown
@@ -48,8 +50,10 @@ class Run:
         return self._transform.schema
 
     def with_dtypes(self, dtypes: Mapping[str, str]) -> Run:
-        """The same run, whose `sample` gives these pandas dtypes by column."""
-        return Run(self._settings, self._transform, self._params, self.privacy, dtypes)
+        """The same run, whose `sample` gives these pandas dtypes by column. They are facts about the table."""
+        facts = [*self.privacy["declared_public"], "pandas dtypes of the columns, as in the table given"]
+        privacy = {**self.privacy, "declared_public": facts}
+        return Run(self._settings, self._transform, self._params, privacy, dtypes)
 
     def sample(
         self, num_samples: int, *, conditions: Mapping[str, Any] | None = None, seed: int | None = None
@@ -66,9 +70,7 @@ class Run:
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         frame = self.synthesize(num_samples, conditions=conditions, key=jax.random.key(seed)).frame
-        for name, dtype in self._dtypes.items():
-            frame[name] = frame[name].astype(dtype)
-        return frame
+        return restore_dtypes(frame, self.schema, self._dtypes)
 
     def synthesize(self, num_samples: int, *, conditions: Mapping[str, Any] | None, key: jax.Array) -> Synthesis:
         """`sample` in canonical dtypes, with the acceptance report; see synthesis.sampler."""
@@ -79,7 +81,7 @@ class Run:
     def save(self, path: str | Path) -> None:
         """Writes the model and its privacy report to a new folder: arrays and JSON, no pickle."""
         folder = Path(path)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise UserError(f"{folder} is not empty: name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -92,14 +94,14 @@ class Run:
         """Writes model/ and the privacy report into an existing folder."""
         model = folder / "model"
         model.mkdir()
-        flat = flatten_dict(jax.tree.map(np.asarray, dict(self._params)), sep="/")
+        flat: dict[str, Any] = dict(flatten_dict(jax.tree.map(np.asarray, dict(self._params)), sep="/"))
         np.savez(model / "params.npz", **flat)
         write_json(
             model / "model.json",
             {
                 "format": _FORMAT,
                 "private": self.privacy["private"],
-                "settings": plain(self._settings.to_dict()),
+                "settings": self._public_settings(),
                 "transform": self._transform.to_dict(),
                 "dtypes": self._dtypes,
             },
@@ -110,6 +112,12 @@ class Run:
             (folder / "NOT_PRIVATE.txt").write_text(
                 "NOT PRIVATE: everything here was made without differential privacy. Do not publish it.\n"
             )
+
+    def _public_settings(self) -> dict[str, Any]:
+        """Settings as strict JSON, without where the records lie and without the seed of the noise."""
+        settings = plain(self._settings.to_dict())
+        del settings["data"], settings["privacy"]["seed"]
+        return settings
 
     def _repr_html_(self) -> str:
         epsilon = self.privacy["epsilon"]
@@ -129,14 +137,21 @@ def load(path: str | Path) -> Run:
     model = folder / "model"
     if not (model / "model.json").is_file():
         raise UserError(f"{path} holds no saved model: name a folder made by save() or a finished run's workdir")
-    saved = json.loads((model / "model.json").read_text())
-    if saved["format"] != _FORMAT:
-        raise UserError(f"{model} was saved in format {saved['format']}, this version reads {_FORMAT}: retrain or change version")
-    settings = settings_from_dict(saved["settings"])
-    with np.load(model / "params.npz", allow_pickle=False) as arrays:
-        params = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})
-    privacy = json.loads((folder / "privacy_report.json").read_text())
-    return Run(settings, Discretizer.from_dict(saved["transform"]), params, privacy, saved["dtypes"])
+    try:
+        saved = json.loads((model / "model.json").read_text())
+        if saved["format"] != _FORMAT:
+            raise UserError(
+                f"{model} was saved in format {saved['format']}, this version reads {_FORMAT}: retrain or change version"
+            )
+        settings = settings_from_dict(saved["settings"])
+        with np.load(model / "params.npz", allow_pickle=False) as arrays:
+            params = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})
+        privacy = json.loads((folder / "privacy_report.json").read_text())
+        return Run(settings, Discretizer.from_dict(saved["transform"]), params, privacy, saved["dtypes"])
+    except UserError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"the model in {folder} is damaged ({error}): save it again") from None
 
 
 def build_generator(settings: Settings, schema: Schema, cardinalities: tuple[int, ...]) -> Generator:

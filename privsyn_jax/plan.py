@@ -6,8 +6,6 @@ import dataclasses
 import math
 from typing import Any
 
-from scipy.optimize import brentq
-
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.sampling import exact_sampling_rate
 from privsyn_jax.settings import Settings
@@ -132,7 +130,9 @@ def make_plan(settings: Settings, schema: Schema) -> Plan:
                 guess,
             )
         except ValueError as error:
-            raise UserError(f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it or change privacy.budget") from None
+            raise UserError(
+                f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it or change privacy.budget"
+            ) from None
     else:
         noise = float(privacy.noise_multiplier or 0.0)
         epsilon = _epsilon_for_noise(shares, category_delta, step_event(noise), delta)
@@ -148,7 +148,11 @@ def _shares(settings: Settings, schema: Schema) -> dict[str, float]:
     shares = {}
     unknown = unknown_columns(schema)
     if unknown:
-        _need("categories", budget.categories, f"to learn the categories of column {unknown[0]!r}, or list them in the schema")
+        _need(
+            "categories",
+            budget.categories,
+            f"to learn the categories of column {unknown[0]!r}, or list them in the schema",
+        )
         shares["categories"] = budget.categories
     if settings.transform.edges == "quantile":
         _need("transform", budget.transform, "for quantile edges, or set transform.edges='public'")
@@ -174,9 +178,7 @@ def _releases(shares: dict[str, float], epsilon: float, delta: float) -> tuple[R
 
 
 def _release_events(releases: tuple[Release, ...], category_delta: float) -> list[accounting.Event]:
-    events = [
-        {"kind": "gaussian", "noise_multiplier": release.noise_multiplier, "count": 1} for release in releases
-    ]
+    events = [{"kind": "gaussian", "noise_multiplier": release.noise_multiplier, "count": 1} for release in releases]
     if category_delta:
         events.append({"kind": "approximate", "epsilon": 0.0, "delta": category_delta, "count": 1})
     return events
@@ -191,10 +193,11 @@ def _epsilon_for_noise(shares: dict[str, float], category_delta: float, step: ac
         return accounting.epsilon_of([*spent, step], delta, discretization=accounting.COARSE) - epsilon
 
     try:
-        return math.exp(brentq(excess, math.log(1e-2), math.log(50.0), xtol=1e-3))
+        return math.exp(accounting.find_root(excess, math.log(1e-2), math.log(50.0), tolerance=1e-3))
     except ValueError:
         raise UserError(
-            f"privacy.noise_multiplier is {step['noise_multiplier']:g}, which gives an epsilon outside 0.01 to 50: change it"
+            f"privacy.noise_multiplier is {step['noise_multiplier']:g}, which gives an epsilon outside 0.01 to 50: "
+            "change it"
         ) from None
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,13 +68,18 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **records.clamped})
         curve = _epsilon_curve(plan)
         ledger = Ledger(path=workdir.private / "ledger.json")
-        with _training_log(workdir, plan, curve) as hook:
+        lap, seconds = _stopwatch()
+        with _TrainingLog(workdir, plan, curve) as hook:
             run = learn(records.train, schema, plan, settings, ledger, hooks=[hook], announce=announce)
+        lap("training")
         announce("sampling")
         synthetic = _release(run, settings, schema, workdir)
+        lap("sampling")
         if settings.evaluation.enabled:
             announce("evaluating against real rows (stays private)")
-        _evaluate(records, synthetic, schema, settings, workdir)
+            _evaluate(records, synthetic, schema, settings, workdir)
+            lap("evaluation")
+        write_json(workdir.private / "timing.json", seconds)
         _write_page(records, synthetic, schema, plan, curve, settings, workdir)
         return summary(workdir)
 
@@ -82,7 +88,7 @@ def plan_lines(plan: Plan, settings: Settings, schema: Schema) -> list[str]:
     """The budget table and the mechanism in words."""
     target = f"epsilon {plan.epsilon:.4g}" if plan.noise_multiplier else "NOT PRIVATE"
     lines = [
-        f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}, about {schema.num_records} training records",
+        f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}",
         f"  {'what is bought':<16} {'share':>6}  noise multiplier",
     ]
     lines += [
@@ -90,7 +96,7 @@ def plan_lines(plan: Plan, settings: Settings, schema: Schema) -> list[str]:
     ]
     lines.append(
         f"  {'training':<16} {plan.training_share:>6.1%}  {plan.noise_multiplier:.4g} in each of {plan.num_steps} steps, "
-        f"sampling rate {plan.sampling_rate:.4g}, l2 clip norm {plan.l2_clip_norm:g}"
+        f"sampling rate {plan.sampling_rate:.4g}"
     )
     return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
 
@@ -115,7 +121,7 @@ def parse_conditions(text: str) -> dict[str, Any]:
     try:
         conditions = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"synthesis.conditions is not JSON ({error}): write it like '{{\"sex\": \"Female\"}}'") from None
+        raise UserError(f'synthesis.conditions is not JSON ({error}): write it like \'{{"sex": "Female"}}\'') from None
     if not isinstance(conditions, dict):
         raise UserError(f"synthesis.conditions is {text}: give a JSON object, column to value")
     return conditions
@@ -136,11 +142,14 @@ def _release(run: Run, settings: Settings, schema: Schema, workdir: Workdir) -> 
 
 
 def _evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:
-    if not settings.evaluation.enabled:
-        return
     result = evaluation.evaluate(schema, records.train, records.test, synthetic, seed=settings.seed)
     write_json(workdir.evaluation / "metrics.json", result.metrics)
-    details = {"notice": PRIVATE_NOTICE, "curves": result.curves, "pair_errors": result.pair_errors, "skipped": result.skipped}
+    details = {
+        "notice": PRIVATE_NOTICE,
+        "curves": result.curves,
+        "pair_errors": result.pair_errors,
+        "skipped": result.skipped,
+    }
     write_json(workdir.evaluation / "details.json", details)
 
 
@@ -184,7 +193,7 @@ def _epsilon_curve(plan: Plan) -> list[tuple[int, float]]:
     return accounting.epsilon_over_steps(plan.release_events, plan.training_event, steps.tolist(), plan.delta)
 
 
-class _training_log:
+class _TrainingLog:
     """Context manager giving a hook that moves the progress bar and appends to private/training.jsonl."""
 
     def __init__(self, workdir: Workdir, plan: Plan, curve: list[tuple[int, float]]):
@@ -210,13 +219,25 @@ class _training_log:
             self._file.write(json.dumps({"step": done - count + offset + 1, **row}) + "\n")
         self._file.flush()
         if self._curve:
-            self._bar.set_postfix_str(f"epsilon {np.interp(done, *zip(*self._curve, strict=True)):.3f}", refresh=False)
+            steps, epsilons = zip(*self._curve, strict=True)
+            self._bar.set_postfix_str(f"epsilon {np.interp(done, steps, epsilons):.3f}", refresh=False)
         self._bar.update(count)
 
 
 def _read_training_log(workdir: Workdir) -> dict[str, list[float]]:
     lines = (workdir.private / "training.jsonl").read_text().splitlines()[1:]
     return pd.DataFrame([json.loads(line) for line in lines]).to_dict(orient="list")
+
+
+def _stopwatch() -> tuple[Callable[[str], None], dict[str, float]]:
+    """(lap, seconds): lap(name) writes the seconds since the last lap into `seconds`."""
+    marks, seconds = [time.perf_counter()], {}
+
+    def lap(name: str) -> None:
+        marks.append(time.perf_counter())
+        seconds[name] = round(marks[-1] - marks[-2], 3)
+
+    return lap, seconds
 
 
 def _environment() -> dict[str, Any]:

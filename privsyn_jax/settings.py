@@ -43,7 +43,9 @@ class DataSettings:
     def __post_init__(self):
         _one_of("data.split", self.split, ("uci", "paper"))
         _one_of("data.out_of_bounds", self.out_of_bounds, ("clip", "error"))
-        _require(0 < self.test_fraction < 1, f"data.test_fraction is {self.test_fraction}: give a share between 0 and 1")
+        _require(
+            0 < self.test_fraction < 1, f"data.test_fraction is {self.test_fraction}: give a share between 0 and 1"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,8 @@ class BudgetSettings:
     def __post_init__(self):
         for name, share in dataclasses.asdict(self).items():
             _require(
-                math.isfinite(share) and 0 <= share < 1, f"privacy.budget.{name} is {share}: give a share from 0 to below 1"
+                math.isfinite(share) and 0 <= share < 1,
+                f"privacy.budget.{name} is {share}: give a share from 0 to below 1",
             )
         total = sum(dataclasses.astuple(self))
         _require(total < 1, f"privacy.budget adds up to {total:g}: leave a share for training by keeping it below 1")
@@ -132,7 +135,9 @@ class PrivacySettings:
             self.noise_multiplier is None or math.isfinite(self.noise_multiplier),
             f"privacy.noise_multiplier is {self.noise_multiplier}: give a finite number",
         )
-        _require(0 <= self.delta < 1, f"privacy.delta is {self.delta}: give a number below 1, or 0 for 1 / num_records^1.1")
+        _require(
+            0 <= self.delta < 1, f"privacy.delta is {self.delta}: give a number below 1, or 0 for 1 / num_records^1.1"
+        )
         _require(
             self.l2_clip_norm > 0 and math.isfinite(self.l2_clip_norm),
             f"privacy.l2_clip_norm is {self.l2_clip_norm}: give a finite number above 0",

@@ -61,7 +61,7 @@ def declared_public(schema: Schema) -> list[str]:
     if schema.declared_public:
         facts.append(f"TAKEN FROM THE ROWS and declared public by the user: {', '.join(schema.declared_public)}")
     facts += [
-        f"TAKEN FROM THE ROWS and declared public by the user, column {column.name!r}: {', '.join(column.declared_public)}"
+        f"TAKEN FROM THE ROWS and declared public by the user, {column.name!r}: {', '.join(column.declared_public)}"
         for column in schema.columns
         if column.declared_public
     ]

@@ -13,9 +13,8 @@ from typing import Any
 
 from privsyn_jax.types import UserError
 
-PRIVATE_NOTICE = (
-    "PRIVATE: everything in this folder was computed from real records without noise. Do not publish it."
-)
+PRIVATE_NOTICE = "PRIVATE: everything in this folder was computed from real records without noise. Do not publish it."
+_LOCK = ".lock"
 
 
 class Workdir:
@@ -49,7 +48,7 @@ class Workdir:
 def open_workdir(path: str | Path, settings: Mapping[str, Any], content_hash: str) -> Iterator[Workdir]:
     """Makes or takes up a run's folder and holds its lock.
 
-    A folder that this call made is removed again if bad input stops the run.
+    What this call made is removed again if bad input stops the run.
 
     Args:
       path: the folder.
@@ -64,26 +63,29 @@ def open_workdir(path: str | Path, settings: Mapping[str, Any], content_hash: st
     existed = root.exists()
     if existed and not root.is_dir():
         raise UserError(f"--workdir {root} is a file: name a folder")
-    if existed and any(root.iterdir()) and not (root / "config.json").is_file():
+    held = {entry.name for entry in root.iterdir()} - {_LOCK} if existed else set()
+    if held and "config.json" not in held:
         raise UserError(f"--workdir {root} holds files that are not a run's: name a new or empty folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = open(root / ".lock", "w")
+        lock = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise UserError(f"--workdir {root} cannot be written ({error.strerror}): name another folder") from None
-    with lock:
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"--workdir {root} is in use by another process: wait for it or name another folder") from None
+            raise UserError(f"--workdir {root} is in use by another process: wait for it or name another") from None
         workdir = Workdir(root)
         try:
             _claim(workdir, settings, content_hash)
             yield workdir
         except UserError:
-            if not existed:
-                shutil.rmtree(root)
+            if not held:
+                _empty(root, itself=not existed)
             raise
+    finally:
+        os.close(lock)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -116,10 +118,19 @@ def _claim(workdir: Workdir, settings: Mapping[str, Any], content_hash: str) -> 
         if source.is_file() and json.loads(source.read_text())["content_hash"] != content_hash:
             raise UserError(f"--workdir {workdir.root} holds a run on other data: name another folder")
     workdir.private.mkdir(mode=0o700, exist_ok=True)
+    workdir.private.chmod(0o700)
     workdir.evaluation.mkdir(exist_ok=True)
     (workdir.private / "README.txt").write_text(PRIVATE_NOTICE + "\n")
     write_json(source, {"content_hash": content_hash})
     write_json(config, wanted)
+
+
+def _empty(root: Path, *, itself: bool) -> None:
+    """Removes all that is in a folder, and the folder itself on request."""
+    for entry in root.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if itself:
+        root.rmdir()
 
 
 def _differences(before: Any, after: Any, path: str = "") -> list[str]:

@@ -163,9 +163,7 @@ def test_values_become_the_categories_of_the_schema(categories, values, expected
     assert [type(value) for value in found] == [type(value) for value in expected]
 
 
-@pytest.mark.parametrize(
-    "categories, value", [(("007",), "7"), (("7", "07"), 7.5), (("a",), "A"), (("a",), "a ")]
-)
+@pytest.mark.parametrize("categories, value", [(("007",), "7"), (("7", "07"), 7.5), (("a",), "A"), (("a",), "a ")])
 def test_a_value_that_only_resembles_a_category_is_refused(categories, value):
     with pytest.raises(UserError, match="no category of the schema"):
         one_column(Column("c", "categorical", categories=categories), [value])
@@ -315,9 +313,7 @@ def test_every_format_gives_the_same_records(tmp_path, name):
 
 
 def test_a_table_of_its_own_can_be_held_out(tmp_path):
-    paths = [
-        write_table(tmp_path / name, texts(age=age)) for name, age in (("a.csv", "121"), ("b.csv", "130"))
-    ]
+    paths = [write_table(tmp_path / name, texts(age=age)) for name, age in (("a.csv", "121"), ("b.csv", "130"))]
     data = DataSettings(path=paths[0], test_path=paths[1], schema=write_schema(tmp_path))
     schema = DATASETS["csv"].read_schema(data)
     records = DATASETS["csv"].load(data, schema)

@@ -104,9 +104,7 @@ def test_real_data_as_its_own_synthetic_data():
 def test_the_same_seed_gives_the_same_evaluation_and_inputs_stay_untouched():
     synthetic = table(300, 2)
     before = synthetic.copy()
-    assert evaluate(SCHEMA, TRAIN, TEST, synthetic, seed=3) == evaluate(
-        SCHEMA, TRAIN, TEST, synthetic, seed=3
-    )
+    assert evaluate(SCHEMA, TRAIN, TEST, synthetic, seed=3) == evaluate(SCHEMA, TRAIN, TEST, synthetic, seed=3)
     pd.testing.assert_frame_equal(synthetic, before)
 
 
@@ -126,9 +124,7 @@ DEGENERATE = {
     ),
     "one class": TRAIN.assign(buys="yes"),
     "missing target": TRAIN.assign(buys=None),
-    "all missing": TRAIN.assign(
-        age=pd.array([pd.NA] * 300, "Int64"), income=np.nan, city=None, joined=pd.NaT
-    ),
+    "all missing": TRAIN.assign(age=pd.array([pd.NA] * 300, "Int64"), income=np.nan, city=None, joined=pd.NaT),
     "unseen values": TRAIN.assign(city="Atlantis", hobby="golf", income=2e9, age=-5),
     "infinite": TRAIN.assign(income=np.inf),
     "strings": TRAIN.astype({"city": "str", "hobby": "category", "buys": "string"}),

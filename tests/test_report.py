@@ -383,8 +383,7 @@ def test_integer_bins_cover_the_bounds(lower, upper, count):
 def test_skewed_columns_use_a_logarithmic_scale():
     columns = {column.name: column for column in SCHEMA.columns}
     captions = {
-        name: draw_marginal(columns[name], table(0)[name], table(2)[name]).caption
-        for name in ("amount", "when")
+        name: draw_marginal(columns[name], table(0)[name], table(2)[name]).caption for name in ("amount", "when")
     }
     assert "Logarithmic" in captions["amount"] and "Logarithmic" not in captions["when"]
 

@@ -56,9 +56,7 @@ def changed(*path_and_value):
 # --- round trip
 
 names = st.text(min_size=1, max_size=8)
-facts = st.fixed_dictionaries(
-    {"nullable": st.booleans(), "declared_public": st.lists(names, max_size=2).map(tuple)}
-)
+facts = st.fixed_dictionaries({"nullable": st.booleans(), "declared_public": st.lists(names, max_size=2).map(tuple)})
 
 
 @st.composite
@@ -81,9 +79,7 @@ def category_columns(draw, name):
 @st.composite
 def schemas(draw):
     column_names = draw(st.lists(names, min_size=3, max_size=6, unique=True))
-    columns = [
-        draw(draw(st.sampled_from([number_columns, category_columns]))(name)) for name in column_names[:-1]
-    ]
+    columns = [draw(draw(st.sampled_from([number_columns, category_columns]))(name)) for name in column_names[:-1]]
     columns.append(Column(column_names[-1], "id"))
     return Schema(
         columns=tuple(columns),
@@ -276,9 +272,7 @@ def test_a_proposal_marks_every_fact_that_came_from_the_rows():
     assert set(proposal["declared_public"]) == {"column names", "kinds", "num_records"}
     for name, column in proposal["columns"].items():
         stated = {
-            key
-            for key, value in column.items()
-            if value not in (None, []) and key not in ("kind", "declared_public")
+            key for key, value in column.items() if value not in (None, []) and key not in ("kind", "declared_public")
         }
         assert set(column.get("declared_public", [])) == stated, name
     assert schema_from_dict(proposal)["age"].declared_public == ("lower", "upper", "nullable")
@@ -314,9 +308,7 @@ column_values = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(column_values, min_size=2, max_size=4), st.booleans())
 def test_a_table_conforms_to_its_own_proposal(columns, as_text):
-    frame = pd.DataFrame(
-        {f"c{i}": [values[j % len(values)] for j in range(100)] for i, values in enumerate(columns)}
-    )
+    frame = pd.DataFrame({f"c{i}": [values[j % len(values)] for j in range(100)] for i, values in enumerate(columns)})
     frame = frame.astype(str) if as_text else frame
     try:
         proposal = propose_schema(frame)

@@ -157,21 +157,15 @@ def read_rows(folder: str, name: str) -> list[list[str]]:
     path = os.path.join(folder, name)
     if not folder or not os.path.isfile(path):
         looked_in = f"in {folder!r}" if folder else "as data.dir is not given"
-        raise UserError(
-            f"{TRAIN_FILE} and {TEST_FILE} are needed and {name} was not found {looked_in}: {_WHERE}"
-        )
+        raise UserError(f"{TRAIN_FILE} and {TEST_FILE} are needed and {name} was not found {looked_in}: {_WHERE}")
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text at byte {error.start}: the file is altered, {_WHERE}") from None
-    rows = [
-        [field.strip() for field in line.split(",")] for line in lines if line and not line.startswith("|")
-    ]
+    rows = [[field.strip() for field in line.split(",")] for line in lines if line and not line.startswith("|")]
     for i, row in enumerate(rows):
         if len(row) != len(_COLUMNS):
-            raise UserError(
-                f"{path}, row {i + 1}, has {len(row)} fields instead of {len(_COLUMNS)}: {_WHERE}"
-            )
+            raise UserError(f"{path}, row {i + 1}, has {len(row)} fields instead of {len(_COLUMNS)}: {_WHERE}")
         row[-1] = row[-1].rstrip(".")
     return rows

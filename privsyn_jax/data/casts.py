@@ -68,9 +68,7 @@ def _cast_integer(values, missing, column, out_of_bounds, place) -> Cast:
     else:
         numbers = numbers.astype(np.float64)
         fractional = numbers != np.floor(numbers)
-        _refuse_first(
-            fractional, numbers, missing, place, "no whole number: correct it, or use kind 'numeric'"
-        )
+        _refuse_first(fractional, numbers, missing, place, "no whole number: correct it, or use kind 'numeric'")
     numbers, num_outside = _within_bounds(numbers, column.lower, column.upper, missing, out_of_bounds, place)
     result = np.zeros(len(values), dtype=np.int64)
     result[~missing] = numbers.astype(np.int64)
@@ -93,9 +91,7 @@ def _cast_datetime(values: Any, missing, column, out_of_bounds, place) -> Cast:
         f"no date in {expected}: correct it or datetime_format",
     )
     moments = moments.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
-    lower, upper = (
-        np.datetime64(datetime.datetime.fromisoformat(b), "us") for b in (column.lower, column.upper)
-    )
+    lower, upper = (np.datetime64(datetime.datetime.fromisoformat(b), "us") for b in (column.lower, column.upper))
     moments, num_outside = _within_bounds(moments, lower, upper, missing, out_of_bounds, place)
     result = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[us]")
     result[~missing] = moments
@@ -144,9 +140,7 @@ def _finite_numbers(values: pd.Series, missing: np.ndarray, place: _Place) -> np
         numbers: Any = present.to_numpy()
     else:
         parsed: Any = pd.to_numeric(present, errors="coerce")
-        _refuse_first(
-            parsed.isna().to_numpy(), present, missing, place, "no number: correct it, or change the kind"
-        )
+        _refuse_first(parsed.isna().to_numpy(), present, missing, place, "no number: correct it, or change the kind")
         numbers = parsed.to_numpy()
     _refuse_first(~np.isfinite(numbers), numbers, missing, place, "not finite: correct it or leave it empty")
     return numbers
@@ -156,9 +150,7 @@ def _within_bounds(present, lower, upper, missing, out_of_bounds, place) -> tupl
     """`present` [m] clipped to the bounds, and how many were outside; or UserError."""
     outside = (present < lower) | (present > upper)
     if out_of_bounds == "error":
-        problem = (
-            f"outside the public bounds {lower} to {upper}: widen them, or set data.out_of_bounds to 'clip'"
-        )
+        problem = f"outside the public bounds {lower} to {upper}: widen them, or set data.out_of_bounds to 'clip'"
         _refuse_first(outside, present, missing, place, problem)
     return np.clip(present, lower, upper), int(outside.sum())
 

@@ -43,9 +43,7 @@ _DATETIME_FORMATS = (  # month before day where a file fits both
 )
 
 
-def propose_schema(
-    frame: pd.DataFrame, *, target: str | None = None, source: str = "the table"
-) -> dict[str, Any]:
+def propose_schema(frame: pd.DataFrame, *, target: str | None = None, source: str = "the table") -> dict[str, Any]:
     """A schema object, in the form of `schema_from_dict`, that `frame` conforms to.
 
     Args:

@@ -28,9 +28,7 @@ _HEADER = ["mdvis", "lncoins", "idp", "lpi", "fmde", "physlm", "disea", "hlthg",
 # Logarithms below carry the six decimals of the file, which can differ from exact rounding in the last one.
 _COLUMNS = (
     # ln(coinsurance + 1) for the plans' rates 0, 25, 50, 95 and 100 %.
-    Column(
-        "lncoins", "numeric", lower=0.0, upper=4.7, point_masses=(0.0, 3.258096, 3.931826, 4.564348, 4.61512)
-    ),
+    Column("lncoins", "numeric", lower=0.0, upper=4.7, point_masses=(0.0, 3.258096, 3.931826, 4.564348, 4.61512)),
     # 1 for a plan with an individual deductible, else 0.
     Column("idp", "boolean", categories=(0, 1)),
     # ln(max(1, yearly participation incentive)). The incentive made up for the most that a family could lose

@@ -50,9 +50,7 @@ def read_schema(path: str) -> Schema:
             f"schema {path} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except _RepeatedKey as error:
-        raise UserError(
-            f"schema {path} has the key {error.args[0]!r} twice in one object: keep one"
-        ) from None
+        raise UserError(f"schema {path} has the key {error.args[0]!r} twice in one object: keep one") from None
     return schema_from_dict(content, source=path)
 
 
@@ -79,9 +77,7 @@ def schema_from_dict(content: Any, *, source: str = "the schema") -> Schema:
             f'{source} has no num_records: add "num_records", a public figure for the number of records, '
             "a rough one is enough"
         )
-    table_facts = {
-        key: _read_value(content, key, source) for key in SCHEMA_KEYS[1:] if content.get(key) is not None
-    }
+    table_facts = {key: _read_value(content, key, source) for key in SCHEMA_KEYS[1:] if content.get(key) is not None}
     schema = Schema(
         columns=tuple(_read_column(name, column, source) for name, column in columns.items()), **table_facts
     )

@@ -87,9 +87,7 @@ def _check_column(column: Column, place: str) -> None:
     for key, kinds in _KEYS_OF_KINDS.items():
         if getattr(column, key) not in (None, (), False) and column.kind not in kinds:
             raise UserError(f"{place} has {key}, which does not apply to kind {column.kind!r}: remove it")
-    _require(
-        isinstance(column.nullable, bool), f"nullable of {place} is {column.nullable!r}: use true or false"
-    )
+    _require(isinstance(column.nullable, bool), f"nullable of {place} is {column.nullable!r}: use true or false")
     _check_texts(column.declared_public, f"declared_public of {place}")
     if column.kind in ("numeric", "integer"):
         _check_number_bounds(column, place)
@@ -142,12 +140,8 @@ def _check_datetime_bounds(column: Column, place: str) -> None:
         try:
             moments[key] = datetime.datetime.fromisoformat(value)
         except (TypeError, ValueError):
-            raise UserError(
-                f"{key} of {place} is {value!r}: write it as ISO 8601, such as '2020-01-31'"
-            ) from None
-        _require(
-            moments[key].tzinfo is None, f"{key} of {place} has a time zone: leave it out, it is taken as UTC"
-        )
+            raise UserError(f"{key} of {place} is {value!r}: write it as ISO 8601, such as '2020-01-31'") from None
+        _require(moments[key].tzinfo is None, f"{key} of {place} has a time zone: leave it out, it is taken as UTC")
     lower, upper = moments["lower"], moments["upper"]
     _require(lower < upper, f"{place} has lower {lower} and upper {upper}: lower must be earlier")
     if column.datetime_format is not None:
@@ -188,9 +182,7 @@ def _check_categories(column: Column, place: str) -> None:
         )
         text = category_text(value)
         if text in texts:
-            raise UserError(
-                f"categories of {place} hold {texts[text]!r} and {value!r}, which look the same: keep one"
-            )
+            raise UserError(f"categories of {place} hold {texts[text]!r} and {value!r}, which look the same: keep one")
         texts[text] = value
     _require(
         column.kind != "boolean" or len({text.casefold() for text in texts}) == len(categories) == 2,

@@ -32,9 +32,7 @@ def is_sdv(content: Mapping[str, Any]) -> bool:
     if "METADATA_SPEC_VERSION" in content or "tables" in content:
         return True
     columns = content.get("columns")
-    return isinstance(columns, Mapping) and any(
-        isinstance(c, Mapping) and "sdtype" in c for c in columns.values()
-    )
+    return isinstance(columns, Mapping) and any(isinstance(c, Mapping) and "sdtype" in c for c in columns.values())
 
 
 def convert(content: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -51,9 +49,7 @@ def convert(content: Mapping[str, Any], source: str) -> dict[str, Any]:
         tables = content["tables"]
         one_table = isinstance(tables, Mapping) and [type(held) for held in tables.values()] == [dict]
         if not one_table:
-            raise UserError(
-                f"SDV metadata {source} must hold exactly one table: keep the one you want under 'tables'"
-            )
+            raise UserError(f"SDV metadata {source} must hold exactly one table: keep the one you want under 'tables'")
         table = {**content, **next(iter(tables.values()))}
     schema = {key: value for key, value in table.items() if key not in _TABLE_KEYS_DROPPED}
     columns = table.get("columns")

@@ -27,8 +27,6 @@ def hash_rows(rows: Iterable[Sequence[str]]) -> str:
 def check_published(rows: Sequence[Sequence[str]], published: Published, *, source: str, remedy: str) -> None:
     """Raises UserError, ending in `remedy`, when `rows` are not the published ones."""
     if len(rows) != published.num_rows:
-        raise UserError(
-            f"{source} has {len(rows)} rows instead of the published {published.num_rows}: {remedy}"
-        )
+        raise UserError(f"{source} has {len(rows)} rows instead of the published {published.num_rows}: {remedy}")
     if hash_rows(rows) != published.sha256:
         raise UserError(f"{source} has the published number of rows, but other content: {remedy}")

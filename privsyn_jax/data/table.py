@@ -45,9 +45,7 @@ def read_schema(settings: DataSettings) -> Schema:
     schema = schema_files.read_schema(settings.schema)
     if settings.test_path:
         return schema
-    return dataclasses.replace(
-        schema, num_records=num_train_records(schema.num_records, settings.test_fraction)
-    )
+    return dataclasses.replace(schema, num_records=num_train_records(schema.num_records, settings.test_fraction))
 
 
 def load(settings: DataSettings, schema: Schema) -> Records:

@@ -56,9 +56,7 @@ def to_file_frame(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
 
     Without a datetime_format, moments are written as ISO 8601 to the second. Missing values stay missing.
     """
-    return pd.DataFrame(
-        {column.name: _to_file_column(frame[column.name], column) for column in schema.columns}
-    )
+    return pd.DataFrame({column.name: _to_file_column(frame[column.name], column) for column in schema.columns})
 
 
 def check_names(names: Sequence[Any], source: str) -> None:
@@ -87,8 +85,7 @@ def _compare_names(found: Sequence[Any], expected: Sequence[str], source: str) -
         raise UserError(f"{source} has no column {missing[0]!r}, which the schema lists: {hint}")
     if extra:
         raise UserError(
-            f"{source} has a column {extra[0]!r} that the schema does not list: "
-            "describe it there or remove it"
+            f"{source} has a column {extra[0]!r} that the schema does not list: describe it there or remove it"
         )
 
 

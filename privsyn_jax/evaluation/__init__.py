@@ -65,9 +65,7 @@ def evaluate(
         raise UserError("the synthetic table has none of the schema's columns")
     names = [column.name for column in columns]
     frames = [pd.DataFrame(table[names]).reset_index(drop=True) for table in (train, test, synthetic)]
-    all_levels = [
-        make_levels(column, [pd.Series(frame[column.name]) for frame in frames]) for column in columns
-    ]
+    all_levels = [make_levels(column, [pd.Series(frame[column.name]) for frame in frames]) for column in columns]
     tables = Tables(*(encode_table(all_levels, frame) for frame in frames))
 
     fidelity, pair_errors = fidelity_rows(all_levels, tables, target=schema.target, seed=seed)

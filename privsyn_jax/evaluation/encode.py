@@ -82,8 +82,7 @@ def numeric_bounds(column: Column, train_numbers: np.ndarray) -> tuple[float, fl
     present = train_numbers[np.isfinite(train_numbers)]
     observed = (present.min(), present.max()) if len(present) else (0.0, 1.0)
     declared = [
-        None if bound is None else numbers(column, pd.Series([bound]))[0]
-        for bound in (column.lower, column.upper)
+        None if bound is None else numbers(column, pd.Series([bound]))[0] for bound in (column.lower, column.upper)
     ]
     lower, upper = (float(o if d is None else d) for d, o in zip(declared, observed, strict=True))
     return lower, upper
@@ -109,9 +108,7 @@ def bin_edges(train_numbers: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray
 def category_codes(values: pd.Series, categories: Sequence) -> np.ndarray:
     """Position of each value in `categories`, int32 [n]; k for any other value, k+1 if missing."""
     num = len(categories)
-    found = pd.Index(list(categories), dtype=object).get_indexer(
-        pd.Index(values.astype(object), dtype=object)
-    )
+    found = pd.Index(list(categories), dtype=object).get_indexer(pd.Index(values.astype(object), dtype=object))
     return np.where(values.isna().to_numpy(bool), num + 1, np.where(found < 0, num, found)).astype(np.int32)
 
 

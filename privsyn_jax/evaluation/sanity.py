@@ -43,16 +43,13 @@ def sanity_rows(
     rng = np.random.default_rng(seed)
     train_ids, test_ids, synthetic_ids = row_ids(columns, (train, test, synthetic))
     size = min(len(synthetic_ids), len(train_ids))
-    rows.add(
-        "duplicate_rate", *(duplicate_rate(_subset(ids, size, rng)) for ids in (synthetic_ids, train_ids))
-    )
+    rows.add("duplicate_rate", *(duplicate_rate(_subset(ids, size, rng)) for ids in (synthetic_ids, train_ids)))
     size = min(len(train_ids), len(test_ids))
     train_ids, test_ids = _subset(train_ids, size, rng), _subset(test_ids, size, rng)
     rows.add("training_copy_rate", *(np.isin(ids, train_ids).mean() for ids in (synthetic_ids, test_ids)))
     rows.add("heldout_copy_rate", *(np.isin(ids, test_ids).mean() for ids in (synthetic_ids, train_ids)))
     allowed = [
-        [within_bounds(column, pd.Series(table[column.name])) for column in columns]
-        for table in (synthetic, test)
+        [within_bounds(column, pd.Series(table[column.name])) for column in columns] for table in (synthetic, test)
     ]
     rows.add("within_bounds_rate", *(np.mean(table) for table in allowed), higher_is_better=True)
     for column, values, references in zip(columns, *allowed, strict=True):
@@ -66,9 +63,7 @@ def row_ids(columns: Sequence[Column], tables: Sequence[pd.DataFrame]) -> list[n
     ids = np.zeros(sum(len(table) for table in tables), np.int64)
     for column in columns:
         if column.kind in NUMERIC_KINDS:
-            values = np.concatenate(
-                [encode.numbers(column, pd.Series(table[column.name])) for table in tables]
-            )
+            values = np.concatenate([encode.numbers(column, pd.Series(table[column.name])) for table in tables])
         else:
             values = pd.concat([table[column.name].astype(object) for table in tables]).to_numpy(object)
         codes, distinct = pd.factorize(values)  # -1 where missing

@@ -8,9 +8,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 MAX_CURVE_POINTS = 200
 
 
-def classification_scores(
-    labels: np.ndarray, probabilities: np.ndarray, num_classes: int
-) -> dict[str, float]:
+def classification_scores(labels: np.ndarray, probabilities: np.ndarray, num_classes: int) -> dict[str, float]:
     """Accuracy, balanced accuracy, F1 and AUC; higher is better for all.
 
     Args:

@@ -172,8 +172,7 @@ def _trained(rows, name, fit, all_levels, source, test_table, target):
     """(model fitted on `source`, features of `test_table`), standardised by the statistics of `source`."""
     statistics = features.standardisation(source.table)
     matrix, test_matrix = (
-        features.feature_matrix(all_levels, table, statistics, exclude=target)
-        for table in (source.table, test_table)
+        features.feature_matrix(all_levels, table, statistics, exclude=target) for table in (source.table, test_table)
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)

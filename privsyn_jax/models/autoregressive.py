@@ -135,7 +135,10 @@ def make(
     def init(key):
         num_codes = layout.num_codes
         private = trunk.init(key, jnp.zeros(layout.num_columns, jnp.int32))["params"]
-        return {"private": private, "public": {"bias": jnp.zeros(num_codes), "tables": jnp.zeros((num_codes, num_codes))}}
+        return {
+            "private": private,
+            "public": {"bias": jnp.zeros(num_codes), "tables": jnp.zeros((num_codes, num_codes))},
+        }
 
     logits = functools.partial(_logits, trunk, layout)
 
@@ -152,7 +155,7 @@ def make(
         calibrate=functools.partial(
             _calibrate, logits, layout, prior_strength=prior_strength, num_rows=num_calibration_rows
         ),
-        sample=functools.partial(_sample, logits, layout),
+        sample=functools.partial(_sample, jax.jit(functools.partial(_sample_block, logits, layout)), layout),
         exact_conditions=functools.partial(_exact_conditions, layout),
     )
 
@@ -160,7 +163,11 @@ def make(
 def _logits(trunk, layout, params, flat_codes):
     """Logits [S] of one record. A table's rows act only on later columns, so the sum stays causal."""
     public = params["public"]
-    return public["bias"] + public["tables"][flat_codes].sum(axis=0) + trunk.apply({"params": params["private"]}, flat_codes)
+    return (
+        public["bias"]
+        + public["tables"][flat_codes].sum(axis=0)
+        + trunk.apply({"params": params["private"]}, flat_codes)
+    )
 
 
 def _exact_conditions(layout, columns):
@@ -179,17 +186,15 @@ def _column_logits(logits, layout, params, flat_codes, position):
     return jnp.where(own[None], jax.vmap(logits, in_axes=(None, 0))(params, flat_codes), _NEVER)
 
 
-def _sample(logits, layout, params, key, num_samples, conditions=None):
-    """int32 [num_samples, d], drawn from the softmax column by column."""
+def _sample(draw_block, layout, params, key, num_samples, conditions=None):
+    """int32 [num_samples, d], drawn from the softmax column by column; compiled once, whatever num_samples."""
     fixed = np.full(layout.num_columns, -1, np.int32)
     for column, code in (conditions or {}).items():
         position = layout.order.index(column)
         fixed[position] = code + layout.offsets[position]
-    num_blocks = -(-num_samples // _BLOCK)
-    blocks = jax.jit(
-        lambda keys: jax.lax.map(lambda block_key: _sample_block(logits, layout, params, block_key, fixed), keys)
-    )(jax.random.split(key, num_blocks))
-    codes = np.asarray(blocks).reshape(-1, layout.num_columns)[:num_samples] - layout.offsets
+    keys = jax.random.split(key, -(-num_samples // _BLOCK))
+    blocks = [np.asarray(draw_block(params, block_key, fixed)) for block_key in keys]
+    codes = np.concatenate(blocks)[:num_samples] - layout.offsets
     return codes[:, np.argsort(layout.order)]
 
 
@@ -199,7 +204,7 @@ def _sample_block(logits, layout, params, key, fixed):
     def draw_column(position, flat_codes):
         scores = _column_logits(logits, layout, params, flat_codes, position)
         drawn = jax.random.categorical(jax.random.fold_in(key, position), scores, axis=-1)
-        drawn = jnp.where(jnp.asarray(fixed)[position] >= 0, jnp.asarray(fixed)[position], drawn)
+        drawn = jnp.where(fixed[position] >= 0, fixed[position], drawn)
         return flat_codes.at[:, position].set(drawn.astype(jnp.int32))
 
     start = jnp.broadcast_to(jnp.asarray(layout.offsets), (_BLOCK, layout.num_columns))

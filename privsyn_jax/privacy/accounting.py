@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.stats import norm
 
 Event = dict[str, Any]
@@ -128,10 +128,12 @@ def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
     """
 
     def excess(sigma):
-        spent = norm.cdf(0.5 / sigma - epsilon * sigma) - math.exp(epsilon + norm.logcdf(-0.5 / sigma - epsilon * sigma))
+        spent = norm.cdf(0.5 / sigma - epsilon * sigma) - math.exp(
+            epsilon + norm.logcdf(-0.5 / sigma - epsilon * sigma)
+        )
         return spent - delta
 
-    return float(brentq(excess, 1e-2, 1e6, xtol=1e-12, rtol=1e-12))
+    return find_root(excess, 1e-2, 1e6, tolerance=1e-12)
 
 
 def smallest_noise(epsilon_at: Callable[[float, float], float], target: float, guess: float) -> float:
@@ -158,12 +160,12 @@ def smallest_noise(epsilon_at: Callable[[float, float], float], target: float, g
         lower, upper = lower - 0.4, lower
         if lower < math.log(1e-3):
             raise ValueError(f"epsilon {target} is out of reach: it needs less noise than {math.exp(lower):g}")
-    coarse = brentq(excess, lower, upper, args=(COARSE,), xtol=1e-3)
+    coarse = find_root(lambda log_noise: excess(log_noise, COARSE), lower, upper, tolerance=1e-3)
     lower, upper = coarse - 0.03, coarse + 0.002
     while excess(upper, FINE) > 0:
         lower, upper = upper, upper + 0.01
     if excess(lower, FINE) > 0:
-        upper = brentq(excess, lower, upper, args=(FINE,), xtol=2e-4)
+        upper = find_root(lambda log_noise: excess(log_noise, FINE), lower, upper, tolerance=2e-4)
     while excess(upper, FINE) > 0:
         upper += 1e-4
     return math.exp(upper)
@@ -176,6 +178,15 @@ def subsampled_guess(sampling_rate: float, num_steps: int, equivalent_noise: flo
     """
     ratio = 1.0 / (sampling_rate * equivalent_noise) ** 2 / num_steps
     return max(0.3, 1.0 / math.sqrt(math.log1p(ratio)))
+
+
+def find_root(function: Callable[[float], Any], lower: float, upper: float, *, tolerance: float) -> float:
+    """Where a function that changes sign between lower and upper is zero, by Brent's method.
+
+    Raises:
+      ValueError: the sign does not change.
+    """
+    return float(root_scalar(function, bracket=(lower, upper), method="brentq", xtol=tolerance).root)
 
 
 def _without_noise(events: Sequence[Event]) -> bool:

@@ -28,9 +28,7 @@ _BUDGET_COLOURS = (svg.SYNTHETIC, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#
 
 def budget_bar(ledger: Sequence[Mapping[str, Any]]) -> str:
     """Shares of the budget by ledger entry, stacked; empty text where no share is known."""
-    entries = [
-        (entry, share) for entry in ledger if (share := finite_or_none(entry.get("share"))) is not None
-    ]
+    entries = [(entry, share) for entry in ledger if (share := finite_or_none(entry.get("share"))) is not None]
     entries = [(entry, share) for entry, share in entries if share > 0]
     if not entries:
         return ""
@@ -54,9 +52,7 @@ def budget_bar(ledger: Sequence[Mapping[str, Any]]) -> str:
             left += share
         axes.set(xlim=(0, left), ylim=(-0.42, 0.42), yticks=[], xticks=[])
         _no_frame(axes)
-        figure.legend(
-            loc="outside lower left", handlelength=1, handleheight=1, labelspacing=0.4, borderpad=0.3
-        )
+        figure.legend(loc="outside lower left", handlelength=1, handleheight=1, labelspacing=0.4, borderpad=0.3)
         names = ", ".join(f"{entry.get('name')} {format_share(share)}" for entry, share in entries)
         return svg.to_svg(figure, f"Shares of the privacy budget: {names}")
 
@@ -96,9 +92,7 @@ def roc_curve(classifier: str, curves: Mapping[str, Mapping[str, Sequence[float]
         axes.plot([0, 1], [0, 1], color=svg.GRID, linewidth=1)
         for name, words, colour, width in _ROC_STYLES:
             if name in curves:
-                rates = _thin(
-                    _finite_rows(list(zip(curves[name]["fpr"], curves[name]["tpr"], strict=True))), 250
-                )
+                rates = _thin(_finite_rows(list(zip(curves[name]["fpr"], curves[name]["tpr"], strict=True))), 250)
                 if len(rates):
                     axes.plot(*rates.T, color=colour, linewidth=width, label=f"trained on {words}")
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(0, 1), ylim=(0, 1.01))
@@ -150,8 +144,7 @@ def training_curve(name: str, steps: Sequence[float], values: Sequence[float]) -
         _quiet_axes(axes)
         return svg.to_svg(
             figure,
-            f"{words} over training steps, from {format_number(points[0, 1])} "
-            f"to {format_number(points[-1, 1])}",
+            f"{words} over training steps, from {format_number(points[0, 1])} to {format_number(points[-1, 1])}",
         )
 
 

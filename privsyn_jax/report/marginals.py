@@ -35,8 +35,7 @@ def draw_marginal(column: Column, real: pd.Series, synthetic: pd.Series) -> Marg
     notes = []
     if column.nullable or real.isna().any() or synthetic.isna().any():
         notes.append(
-            f"Missing: real {format_share(_missing_share(real))}, "
-            f"synthetic {format_share(_missing_share(synthetic))}."
+            f"Missing: real {format_share(_missing_share(real))}, synthetic {format_share(_missing_share(synthetic))}."
         )
     if column.kind in NUMERIC_KINDS:
         figure, is_log = _draw_histogram(column, real, synthetic)
@@ -120,9 +119,7 @@ def _draw_categories(column: Column, shares: list[tuple[str, float, float]]) -> 
         axes.set_yticks(positions, [svg.clean_label(row[0], 19) for row in shares])
         axes.set_ylim(max(len(shares), 1) - 0.5, -0.5)
         _share_axis(axes, "x", is_log)
-        return svg.to_svg(
-            figure, f"Shares of the categories of {column.name}, real against synthetic"
-        ), is_log
+        return svg.to_svg(figure, f"Shares of the categories of {column.name}, real against synthetic"), is_log
 
 
 def _is_skewed(shares: np.ndarray) -> bool:
@@ -167,11 +164,7 @@ def _as_floats(column: Column, series: pd.Series) -> np.ndarray:
 def _bound(column: Column, bound: Any, fallback: float) -> float:
     if bound is None:
         return float(fallback)
-    return (
-        float(dates.date2num(pd.Timestamp(bound).to_datetime64()))
-        if column.kind == "datetime"
-        else float(bound)
-    )
+    return float(dates.date2num(pd.Timestamp(bound).to_datetime64())) if column.kind == "datetime" else float(bound)
 
 
 def _date_words(days: float, span: float) -> str:

@@ -79,9 +79,7 @@ def render_page(data: PageData) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(
-        number=format_number, epsilon=format_epsilon, setting=format_setting, unbroken=_unbroken
-    )
+    environment.filters.update(number=format_number, epsilon=format_epsilon, setting=format_setting, unbroken=_unbroken)
     template = environment.get_template("page.html.jinja")
     return template.render(data=data, **_privacy_parts(data), **_evidence_parts(data)).lstrip()
 
@@ -157,9 +155,7 @@ def _pair_figures(pair_errors: Mapping[str, Any]) -> list[tuple[str, str]]:
         "reference": "Held-out real records against real training records: what sampling alone does",
     }
     matrices = {
-        name: np.array(pair_errors[name], dtype=float)
-        for name in captions
-        if pair_errors.get(name) is not None
+        name: np.array(pair_errors[name], dtype=float) for name in captions if pair_errors.get(name) is not None
     }
     for matrix in matrices.values():
         np.fill_diagonal(matrix, np.nan)

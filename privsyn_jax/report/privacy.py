@@ -136,9 +136,7 @@ def _ledger_block(report: Mapping[str, Any]) -> str:
 def _recompute_block(report: Mapping[str, Any]) -> str:
     """Code and events from which anyone can recompute epsilon."""
     events = [entry.get("event") or {} for entry in report.get("ledger") or ()]
-    lines = ",\n".join(
-        " " + json.dumps({name: _json_value(event[name]) for name in event}) for event in events
-    )
+    lines = ",\n".join(" " + json.dumps({name: _json_value(event[name]) for name in event}) for event in events)
     if not guarantee.is_private(report):
         return f"There is no finite epsilon to check. The events:\n\n```json\n[\n{lines}\n]\n```"
     return (

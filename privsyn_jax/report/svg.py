@@ -153,9 +153,7 @@ def _prefix_ids(root: ElementTree.Element, prefix: str) -> None:
             match = pattern.search(element.attrib.get(name, ""))
             if match:
                 used.add(match.group(1))
-                element.attrib[name] = element.attrib[name].replace(
-                    "#" + match.group(1), f"#{prefix}{match.group(1)}"
-                )
+                element.attrib[name] = element.attrib[name].replace("#" + match.group(1), f"#{prefix}{match.group(1)}")
     for element in root.iter():
         identity = element.attrib.pop("id", "")
         if identity in used:

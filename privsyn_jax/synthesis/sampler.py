@@ -11,10 +11,11 @@ import pandas as pd
 
 from privsyn_jax.data.categories import category_text
 from privsyn_jax.transforms.discretize import Discretizer
-from privsyn_jax.types import CATEGORICAL_KINDS, Column, Generator, Params, UserError
+from privsyn_jax.types import CATEGORICAL_KINDS, NUMERIC_KINDS, Column, Generator, Params, UserError
 
 _MAX_ROUNDS = 50
 _SMALLEST_ROUND = 4096
+_SIDES = (("min", "lower"), ("max", "upper"))  # of a condition, of a column
 
 
 class Synthesis(NamedTuple):
@@ -68,7 +69,7 @@ def synthesize(
         frame = transform.decode(codes, rng)
         meets = np.ones(len(frame), bool)
         for name, wanted in rest.items():
-            meets &= _meets(frame[name], transform.schema[name], wanted)
+            meets = meets & _meets(frame[name], transform.schema[name], wanted)
         kept.append(frame[meets])
         drawn, accepted = drawn + size, accepted + int(meets.sum())
         if accepted >= num_samples:
@@ -92,10 +93,22 @@ def _check_condition(transform: Discretizer, name: str, wanted: Any) -> None:
     column = transform.schema[name]
     if isinstance(wanted, Mapping):
         if column.kind in CATEGORICAL_KINDS or not wanted or not set(wanted) <= {"min", "max"}:
-            raise UserError(f"condition on column {name!r} is {wanted}: give a value, a list, or min and max of a number")
+            raise UserError(
+                f"condition on column {name!r} is {wanted}: give a value, a list, or min and max of a number"
+            )
+        low, high = (_bound(column, wanted.get(side, getattr(column, end))) for side, end in _SIDES)
+        possible = low <= high and low <= _bound(column, column.upper) and high >= _bound(column, column.lower)
     elif column.kind in CATEGORICAL_KINDS:
-        for value in wanted if isinstance(wanted, list) else [wanted]:
-            _code(column, value)
+        possible = len([_code(column, value) for value in _options(wanted)]) > 0
+    else:
+        moments = [_bound(column, value) for value in _options(wanted)]
+        possible = any(_bound(column, column.lower) <= moment <= _bound(column, column.upper) for moment in moments)
+    if not possible:
+        raise UserError(
+            f"condition on column {name!r} asks for {wanted}, which no record can meet"
+            + (f" between {column.lower} and {column.upper}" if column.kind in NUMERIC_KINDS else "")
+            + ": widen it"
+        )
 
 
 def _code(column: Column, value: Any) -> int:
@@ -112,24 +125,37 @@ def _code(column: Column, value: Any) -> int:
     )
 
 
-def _meets(values: pd.Series, column: Column, wanted: Any) -> np.ndarray:
-    """Bool [n]: a missing value meets no condition."""
+def _meets(values: Any, column: Column, wanted: Any) -> np.ndarray:
+    """Bool [n] of a pandas Series: a missing value meets no condition."""
     if column.kind in CATEGORICAL_KINDS:
-        options = [column.values[_code(column, value)] for value in (wanted if isinstance(wanted, list) else [wanted])]
+        options = [column.values[_code(column, value)] for value in _options(wanted)]
         return values.isin(options).to_numpy(bool)
     if isinstance(wanted, list):
         return values.isin([_bound(column, value) for value in wanted]).to_numpy(bool)
     bounds = wanted if isinstance(wanted, Mapping) else {"min": wanted, "max": wanted}
     meets = values.notna().to_numpy(bool)
     if "min" in bounds:
-        meets &= (values >= _bound(column, bounds["min"])).to_numpy(bool, na_value=False)
+        meets = meets & (values >= _bound(column, bounds["min"])).to_numpy(bool, na_value=False)
     if "max" in bounds:
-        meets &= (values <= _bound(column, bounds["max"])).to_numpy(bool, na_value=False)
+        meets = meets & (values <= _bound(column, bounds["max"])).to_numpy(bool, na_value=False)
     return meets
 
 
+def _options(wanted: Any) -> list[Any]:
+    return wanted if isinstance(wanted, list) else [wanted]
+
+
 def _bound(column: Column, value: Any) -> Any:
+    """A number, or a moment in UTC without a zone: as the column's file writes it, or ISO 8601."""
     try:
-        return pd.Timestamp(value) if column.kind == "datetime" else float(value)
+        if column.kind != "datetime":
+            return float(value)
+        moment: Any = pd.NaT
+        if column.datetime_format and isinstance(value, str):
+            moment = pd.to_datetime(value, format=column.datetime_format, errors="coerce")
+        moment = pd.Timestamp(value) if moment is pd.NaT else moment
+        return moment.tz_convert(None) if moment.tzinfo else moment
     except (TypeError, ValueError):
-        raise UserError(f"condition on column {column.name!r} asks for {value!r}, which is not of its kind: give a {column.kind}") from None
+        raise UserError(
+            f"condition on column {column.name!r} asks for {value!r}, which is not of its kind: give a {column.kind}"
+        ) from None

@@ -86,9 +86,9 @@ def train(
     """
     init_key, *calibration_keys = jax.random.split(jax.random.key(seed), 3)
     params = generator.init(init_key)
-    calibrates = marginals is not None and generator.calibrate is not None
-    if calibrates:
-        params = generator.calibrate(params, marginals, calibration_keys[0])
+    calibrate = generator.calibrate if marginals is not None else None
+    if calibrate:
+        params = calibrate(params, marginals, calibration_keys[0])
     optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, plan.num_steps))
     step = make_dp_step(
         generator.private_loss,
@@ -116,6 +116,6 @@ def train(
         hooks=hooks,
     )
     params = {**state.params, "private": state.ema}
-    if calibrates:
-        params = generator.calibrate(params, marginals, calibration_keys[1])
+    if calibrate:
+        params = calibrate(params, marginals, calibration_keys[1])
     return params

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from privsyn_jax.types import NUMERIC_KINDS, Column, UserError
 
-_DAY_FORMAT_HAS_TIME = ("%H", "%I", "%M", "%S", "%f", "%X", "%c", "%s")
+_TIME_OF_DAY_MARKS = ("%H", "%I", "%M", "%S", "%f", "%X", "%c", "%s")
+_DAY, _SECOND, _MICROSECOND = 86_400_000_000, 1_000_000, 1
+_MAX_EXACT = 2**53  # integers up to here are exact in float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +24,8 @@ class Grid:
     Attributes:
       column: the schema's column.
       lower, upper: float64 [num_value_cells], numeric kinds only; a cell is [lower, upper), or the single
-        point lower when lower == upper. Integers and dates count in whole units, so that every
-        integer cell [a, b) holds b - a values.
+        point lower when lower == upper; an interval that follows its own lower point is open there. Integers
+        and dates count in whole units, so that every cell [a, b) of theirs holds b - a values.
       whole: whether values are whole numbers.
       merge: whether neighbouring cells may be merged into bins (not when the schema gives edges).
     """
@@ -43,8 +48,8 @@ class Grid:
     def size(self) -> int:
         return self.num_value_cells + self.column.nullable
 
-    def encode(self, values: pd.Series) -> np.ndarray:
-        """Cell numbers, int32 [n], of a column in its canonical dtype and within its bounds."""
+    def encode(self, values: Any) -> np.ndarray:
+        """Cell numbers, int32 [n], of a pandas Series in its canonical dtype and within its bounds."""
         if self.is_numeric:
             missing = values.isna().to_numpy()
             numbers = np.where(missing, self.lower[0], to_numbers(values, self.column))
@@ -72,8 +77,12 @@ class Grid:
             return values.mask(missing, None) if missing.any() else values
         low, high = self.lower[inside], self.upper[inside]
         numbers = low + rng.random(len(cells)) * (high - low)
+        # Rounding may have carried a number to an end that belongs to a neighbouring cell.
         if self.whole:
-            numbers = np.floor(numbers)
+            numbers = np.maximum(np.minimum(np.floor(numbers), high - 1), low)
+        else:
+            within = np.minimum(np.maximum(numbers, np.nextafter(low, np.inf)), np.nextafter(high, -np.inf))
+            numbers = np.where(low == high, low, within)
         return from_numbers(numbers, missing, self.column)
 
 
@@ -87,14 +96,18 @@ def make_grid(column: Column, num_cells: int) -> Grid:
     if column.kind not in NUMERIC_KINDS:
         empty = np.zeros(0)
         return Grid(column, empty, empty, whole=False, merge=False)
-    whole = column.kind == "integer" or (column.kind == "datetime" and _counts_days(column))
+    whole = column.kind != "numeric"
     lower, upper = numeric_bounds(column)
     points = {lower, upper, *(float(point) for point in column.point_masses)}
     if lower <= 0 <= upper and column.kind != "datetime":
         points.add(0.0)
     if whole:
         span = upper - lower + 1
-        cut = np.asarray(column.edges[:-1]) if column.edges else lower + np.arange(min(span, num_cells)) * span / num_cells
+        cut = (
+            np.asarray(column.edges[:-1])
+            if column.edges
+            else lower + np.arange(min(span, num_cells)) * span / num_cells
+        )
         if not column.edges and span <= num_cells:
             cut = lower + np.arange(span)
         if column.edges:
@@ -105,27 +118,27 @@ def make_grid(column: Column, num_cells: int) -> Grid:
     if column.edges:
         points = {float(point) for point in column.point_masses} | {upper}
     edges = sorted({*(float(edge) for edge in cut), *points})
-    cells = [(point, point) for point in points] + list(zip(edges[:-1], edges[1:], strict=True))
-    cells.sort()
+    holding = [(a, b) for a, b in itertools.pairwise(edges) if not (a in points and np.nextafter(a, np.inf) >= b)]
+    cells = sorted([(point, point) for point in points] + holding)
     return Grid(column, np.array([a for a, _ in cells]), np.array([b for _, b in cells]), whole, merge=not column.edges)
 
 
 def numeric_bounds(column: Column) -> tuple[float, float]:
-    """Public bounds as numbers (datetime: days or seconds since 1970)."""
+    """Public bounds as numbers (datetime: units since 1970)."""
     if column.lower is None or column.upper is None:
         raise UserError(f"column {column.name!r} has no public bounds: state lower and upper in the schema")
     if column.kind != "datetime":
         return float(column.lower), float(column.upper)
-    lower, upper = to_numbers(pd.Series(pd.to_datetime([column.lower, column.upper])), column)
+    lower, upper = to_numbers(pd.Series(_moments(column)), column)
     return float(lower), float(upper)
 
 
 def to_numbers(values: pd.Series, column: Column) -> np.ndarray:
-    """Float64 [n]: numbers as they are; dates as days (no time of day in the format) or seconds since 1970."""
+    """Float64 [n]: numbers as they are; dates as whole days, seconds or microseconds since 1970."""
     if column.kind != "datetime":
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
-    seconds = values.astype("datetime64[us]").to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
-    return np.floor(seconds / 86400) if _counts_days(column) else seconds
+    microseconds = values.astype("datetime64[us]").to_numpy().astype("datetime64[us]").astype(np.int64)
+    return (microseconds // _unit(column)).astype(np.float64)
 
 
 def from_numbers(numbers: np.ndarray, missing: np.ndarray, column: Column) -> pd.Series:
@@ -135,13 +148,26 @@ def from_numbers(numbers: np.ndarray, missing: np.ndarray, column: Column) -> pd
     if column.kind == "integer":
         whole = pd.Series(numbers.astype(np.int64))
         return whole.astype("Int64").mask(missing) if column.nullable else whole
-    seconds = numbers * 86400 if _counts_days(column) else numbers
-    dates = pd.Series((seconds * 1e6).astype(np.int64).astype("datetime64[us]"))
+    dates = pd.Series((numbers.astype(np.int64) * _unit(column)).astype("datetime64[us]"))
     return dates.mask(missing) if missing.any() else dates
 
 
-def _counts_days(column: Column) -> bool:
-    """Whether a date column's written form holds no time of day."""
-    if column.datetime_format is not None:
-        return not any(mark in column.datetime_format for mark in _DAY_FORMAT_HAS_TIME)
-    return len(str(column.lower)) <= 10 and len(str(column.upper)) <= 10
+def _unit(column: Column) -> int:
+    """Microseconds per unit of a date column: what its written form, or else its bounds, can tell apart."""
+    lower, upper = _moments(column)
+    text_format = column.datetime_format
+    if text_format is None:
+        has_time = len(str(column.lower)) > 10 or len(str(column.upper)) > 10
+    else:
+        has_time = any(mark in text_format for mark in _TIME_OF_DAY_MARKS)
+    if not has_time:
+        return _DAY
+    has_fractions = lower.astype(np.int64) % _SECOND != 0 or "%f" in (text_format or "")
+    is_exact = max(abs(lower.astype(np.int64)), abs(upper.astype(np.int64))) < _MAX_EXACT
+    return _MICROSECOND if has_fractions and is_exact else _SECOND
+
+
+def _moments(column: Column) -> np.ndarray:
+    """Public bounds of a date column, datetime64[us] [2]."""
+    moments = [datetime.datetime.fromisoformat(str(bound)) for bound in (column.lower, column.upper)]
+    return np.array(moments, dtype="datetime64[us]")
