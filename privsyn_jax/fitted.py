@@ -140,9 +140,7 @@ def load(path: str | Path) -> Run:
     try:
         saved = json.loads((model / "model.json").read_text())
         if saved["format"] != _FORMAT:
-            raise UserError(
-                f"{model} was saved in format {saved['format']}, this version reads {_FORMAT}: retrain or change version"
-            )
+            raise UserError(f"{model} was saved in format {saved['format']}, this version reads {_FORMAT}: retrain it")
         settings = settings_from_dict(saved["settings"])
         with np.load(model / "params.npz", allow_pickle=False) as arrays:
             params = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})

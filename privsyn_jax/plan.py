@@ -157,7 +157,7 @@ def _shares(settings: Settings, schema: Schema) -> dict[str, float]:
     if settings.transform.edges == "quantile":
         _need("transform", budget.transform, "for quantile edges, or set transform.edges='public'")
         shares["histograms"] = budget.transform
-    if budget.marginals > 0:
+    if budget.marginals > 0 and len(schema.modelled) > 1:
         rest = budget.marginals
         if settings.transform.edges == "public":
             shares["histograms"] = _ONE_WAY_SHARE * budget.marginals

@@ -94,10 +94,8 @@ def plan_lines(plan: Plan, settings: Settings, schema: Schema) -> list[str]:
     lines += [
         f"  {release.name:<16} {release.share:>6.1%}  {release.noise_multiplier:.4g}" for release in plan.releases
     ]
-    lines.append(
-        f"  {'training':<16} {plan.training_share:>6.1%}  {plan.noise_multiplier:.4g} in each of {plan.num_steps} steps, "
-        f"sampling rate {plan.sampling_rate:.4g}"
-    )
+    steps = f"in each of {plan.num_steps} steps at sampling rate {plan.sampling_rate:.4g}"
+    lines.append(f"  {'training':<16} {plan.training_share:>6.1%}  {plan.noise_multiplier:.4g} {steps}")
     return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
 
 

@@ -246,6 +246,7 @@ def settings_from_dict(plain: Mapping[str, Any]) -> Settings:
       UserError: an unknown key (naming the nearest), a value of the wrong type or out of range.
     """
     model = plain.get("model", {})
+    _require(isinstance(model, Mapping), f"model is {model!r}: give a group of settings")
     known_model = model_defaults(model.get("name", "autoregressive"))
     refuse_unknown("model", model, known_model)
     refuse_unknown("", plain, [field.name for field in dataclasses.fields(Settings)])
@@ -282,7 +283,7 @@ def _typed(path: str, value: Any, annotation: Any) -> Any:
             _require(not math.isnan(value), f"{path} is NaN: give a number")
             return float(value)
     elif wanted.startswith("int"):
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer():
             return int(value)
     elif isinstance(value, {"bool": bool, "str": str}[wanted]):
         return value

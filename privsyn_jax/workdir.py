@@ -63,8 +63,7 @@ def open_workdir(path: str | Path, settings: Mapping[str, Any], content_hash: st
     existed = root.exists()
     if existed and not root.is_dir():
         raise UserError(f"--workdir {root} is a file: name a folder")
-    held = {entry.name for entry in root.iterdir()} - {_LOCK} if existed else set()
-    if held and "config.json" not in held:
+    if existed and not _is_new(root) and not (root / "config.json").is_file():
         raise UserError(f"--workdir {root} holds files that are not a run's: name a new or empty folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -76,12 +75,12 @@ def open_workdir(path: str | Path, settings: Mapping[str, Any], content_hash: st
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"--workdir {root} is in use by another process: wait for it or name another") from None
-        workdir = Workdir(root)
+        workdir, is_new = Workdir(root), _is_new(root)
         try:
             _claim(workdir, settings, content_hash)
             yield workdir
         except UserError:
-            if not held:
+            if is_new:
                 _empty(root, itself=not existed)
             raise
     finally:
@@ -123,6 +122,10 @@ def _claim(workdir: Workdir, settings: Mapping[str, Any], content_hash: str) -> 
     (workdir.private / "README.txt").write_text(PRIVATE_NOTICE + "\n")
     write_json(source, {"content_hash": content_hash})
     write_json(config, wanted)
+
+
+def _is_new(root: Path) -> bool:
+    return all(entry.name == _LOCK for entry in root.iterdir())
 
 
 def _empty(root: Path, *, itself: bool) -> None:

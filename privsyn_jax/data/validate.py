@@ -92,7 +92,8 @@ def _compare_names(found: Sequence[Any], expected: Sequence[str], source: str) -
 def _to_file_column(values: Any, column: Column) -> pd.Series:
     if column.kind == "datetime":
         return values.dt.strftime(column.datetime_format or _ISO_FORMAT)
-    if column.kind == "boolean" and column.categories not in (None, (False, True)):
+    # Compared as text, because (0, 1) == (False, True).
+    if column.kind == "boolean" and [str(label) for label in column.categories or ()] not in ([], ["False", "True"]):
         labels = np.array(column.categories, dtype=object)
         missing = values.isna().to_numpy()
         written = labels[values.fillna(False).to_numpy(dtype=bool).astype(int)]

@@ -134,7 +134,7 @@ def make(
 
     def init(key):
         num_codes = layout.num_codes
-        private = trunk.init(key, jnp.zeros(layout.num_columns, jnp.int32))["params"]
+        private = jax.jit(trunk.init)(key, jnp.zeros(layout.num_columns, jnp.int32))["params"]
         return {
             "private": private,
             "public": {"bias": jnp.zeros(num_codes), "tables": jnp.zeros((num_codes, num_codes))},
@@ -153,7 +153,11 @@ def make(
         private_loss=private_loss,
         public_loss=None,
         calibrate=functools.partial(
-            _calibrate, logits, layout, prior_strength=prior_strength, num_rows=num_calibration_rows
+            _calibrate,
+            jax.jit(functools.partial(_scores, logits, layout)),
+            layout,
+            prior_strength=prior_strength,
+            num_rows=num_calibration_rows,
         ),
         sample=functools.partial(_sample, jax.jit(functools.partial(_sample_block, logits, layout)), layout),
         exact_conditions=functools.partial(_exact_conditions, layout),
@@ -192,9 +196,9 @@ def _sample(draw_block, layout, params, key, num_samples, conditions=None):
     for column, code in (conditions or {}).items():
         position = layout.order.index(column)
         fixed[position] = code + layout.offsets[position]
-    keys = jax.random.split(key, -(-num_samples // _BLOCK))
-    blocks = [np.asarray(draw_block(params, block_key, fixed)) for block_key in keys]
-    codes = np.concatenate(blocks)[:num_samples] - layout.offsets
+    params = jax.device_put(params)
+    blocks = [draw_block(params, block_key, fixed) for block_key in jax.random.split(key, -(-num_samples // _BLOCK))]
+    codes = np.concatenate(jax.device_get(blocks))[:num_samples] - layout.offsets
     return codes[:, np.argsort(layout.order)]
 
 
@@ -211,7 +215,14 @@ def _sample_block(logits, layout, params, key, fixed):
     return jax.lax.fori_loop(0, layout.num_columns, draw_column, start)
 
 
-def _calibrate(logits, layout, params, marginals, key, *, prior_strength, num_rows):
+def _scores(logits, layout, params, flat_codes, position):
+    """`_column_logits` of many records, block by block."""
+    blocks = flat_codes.reshape(-1, _BLOCK, layout.num_columns)
+    scores = jax.lax.map(lambda block: _column_logits(logits, layout, params, block, position), blocks)
+    return scores.reshape(len(flat_codes), -1)
+
+
+def _calibrate(score, layout, params, marginals, key, *, prior_strength, num_rows):
     """Moves bias and tables so that the generator's marginals meet the purchased ones, up to their noise.
 
     Column by column in model order: given drawn earlier columns, the tilt of this column's logits is the
@@ -222,12 +233,6 @@ def _calibrate(logits, layout, params, marginals, key, *, prior_strength, num_ro
     """
     total = float(np.mean([counts.sum() for counts in marginals.one_way]))
     num_rows = -(-num_rows // _BLOCK) * _BLOCK
-    score = jax.jit(
-        lambda params, flat_codes, position: jax.lax.map(
-            lambda block: _column_logits(logits, layout, params, block, position),
-            flat_codes.reshape(-1, _BLOCK, layout.num_columns),
-        ).reshape(num_rows, -1)
-    )
     flat_codes = jnp.broadcast_to(jnp.asarray(layout.offsets), (num_rows, layout.num_columns))
     bias, tables = (np.array(params["public"][name]) for name in ("bias", "tables"))
     for position, (offset, size) in enumerate(zip(layout.offsets, layout.cardinalities, strict=True)):

@@ -11,6 +11,7 @@ Neighbouring relation: add or remove one record.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -30,7 +31,8 @@ _FIELDS = {
     "pure": ("epsilon", "count"),
     "approximate": ("epsilon", "delta", "count"),
 }
-_BELOW_ONE = ("sampling_rate", "delta")
+_RDP_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)  # whole orders have a closed form, and are quick
+_AT_MOST_ONE = ("sampling_rate", "delta")
 
 
 def check_event(event: Event) -> None:
@@ -42,7 +44,9 @@ def check_event(event: Event) -> None:
         raise ValueError(f"event {event} must have exactly the fields kind, {', '.join(_FIELDS[kind])}")
     for name in _FIELDS[kind]:
         value = event[name]
-        if not math.isfinite(value) or value < 0 or (name in _BELOW_ONE and value > 1):
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"event {event} has {name} = {value!r}: it must be a finite number")
+        if value < 0 or (name in _AT_MOST_ONE and value > 1) or (name == "sampling_rate" and value == 0):
             raise ValueError(f"event {event} has {name} = {value}, out of range")
     if event["count"] != int(event["count"]) or event["count"] < 1:
         raise ValueError(f"event {event} has count = {event['count']}: it must be a whole number, at least 1")
@@ -87,7 +91,7 @@ def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
         check_event(event)
     if _without_noise(events):
         return math.inf
-    accountant = rdp.RdpAccountant()
+    accountant = rdp.RdpAccountant(_RDP_ORDERS)
     for event in events:
         count = int(event["count"])
         if event["kind"] == "poisson_gaussian":
@@ -111,7 +115,7 @@ def epsilon_over_steps(
     if _without_noise([*before, step]):
         return [(int(count), math.inf) for count in steps]
     spent = _compose(before, COARSE) if before else None
-    one = _distribution({**step, "count": 1}, COARSE)
+    one = _compose([{**step, "count": 1}], COARSE)
     curve = []
     for count in steps:
         distribution = one.self_compose(int(count)) if count else None
@@ -164,8 +168,9 @@ def smallest_noise(epsilon_at: Callable[[float, float], float], target: float, g
     lower, upper = coarse - 0.03, coarse + 0.002
     while excess(upper, FINE) > 0:
         lower, upper = upper, upper + 0.01
-    if excess(lower, FINE) > 0:
-        upper = find_root(lambda log_noise: excess(log_noise, FINE), lower, upper, tolerance=2e-4)
+    while excess(lower, FINE) < 0:  # at a small target the coarse grid overstates epsilon by more
+        lower, upper = lower - 0.1, lower
+    upper = find_root(lambda log_noise: excess(log_noise, FINE), lower, upper, tolerance=2e-4)
     while excess(upper, FINE) > 0:
         upper += 1e-4
     return math.exp(upper)
@@ -196,25 +201,27 @@ def _without_noise(events: Sequence[Event]) -> bool:
 def _compose(events: Sequence[Event], discretization: float):
     for event in events:
         check_event(event)
-    distributions = [_distribution(event, discretization) for event in events]
-    total = distributions[0]
-    for distribution in distributions[1:]:
-        total = total.compose(distribution)
-    return total
+    # Gaussian releases add up exactly: their inverse squared noise multipliers do.
+    precision = sum(event["count"] / event["noise_multiplier"] ** 2 for event in events if event["kind"] == "gaussian")
+    parts = [event for event in events if event["kind"] != "gaussian"]
+    if precision:
+        parts.append({"kind": "gaussian", "noise_multiplier": precision**-0.5, "count": 1})
+    distributions = [_distribution(tuple(sorted(event.items())), discretization) for event in parts]
+    return functools.reduce(lambda total, distribution: total.compose(distribution), distributions)
 
 
-def _distribution(event: Event, discretization: float):
+@functools.lru_cache(maxsize=64)
+def _distribution(items: tuple[tuple[str, Any], ...], discretization: float):
+    """Privacy-loss distribution of one event, given as sorted items."""
     from dp_accounting.pld import common
     from dp_accounting.pld import privacy_loss_distribution as pld
 
+    event = dict(items)
     kind, count = event["kind"], int(event["count"])
-    if kind == "gaussian":  # k releases with multiplier s are one with s / sqrt(k), exactly
-        noise = event["noise_multiplier"] / math.sqrt(count)
-        return pld.from_gaussian_mechanism(noise, value_discretization_interval=discretization)
-    if kind == "poisson_gaussian":
+    if kind in ("gaussian", "poisson_gaussian"):
         one = pld.from_gaussian_mechanism(
             event["noise_multiplier"],
-            sampling_prob=event["sampling_rate"],
+            sampling_prob=event.get("sampling_rate", 1.0),
             value_discretization_interval=discretization,
         )
     elif kind == "laplace":

@@ -61,7 +61,8 @@ def clipped_grad_sum(
     counted = finite & ~is_padding
     factors = jnp.where(counted, jnp.minimum(1.0, l2_clip_norm * (1 - _CLIP_MARGIN) / jnp.maximum(norms, 1e-30)), 0.0)
     # A zero factor does not remove a NaN (0 * NaN = NaN), so rows that do not count are replaced.
-    sums = [factors @ jnp.where(counted[:, None], leaf, 0.0) for leaf in flat]
+    # The default precision of accelerators would round factors and rows to 7 or 10 bits, up past the bound.
+    sums = [jnp.matmul(factors, jnp.where(counted[:, None], leaf, 0.0), precision="highest") for leaf in flat]
     sums = [total.reshape(leaf.shape[1:]) for total, leaf in zip(sums, leaves, strict=True)]
     return ClippedSum(
         grad_sum=jax.tree.unflatten(treedef, sums),

@@ -157,5 +157,5 @@ def _bound(column: Column, value: Any) -> Any:
         return moment.tz_convert(None) if moment.tzinfo else moment
     except (TypeError, ValueError):
         raise UserError(
-            f"condition on column {column.name!r} asks for {value!r}, which is not of its kind: give a {column.kind}"
+            f"condition on column {column.name!r} asks for {value!r}, which is not of kind {column.kind}: correct it"
         ) from None

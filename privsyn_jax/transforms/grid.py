@@ -114,7 +114,7 @@ def make_grid(column: Column, num_cells: int) -> Grid:
             points = {float(point) for point in column.point_masses}
         starts = sorted({*np.ceil(cut), *points, *(point + 1 for point in points if point < upper)})
         return Grid(column, np.array(starts), np.array([*starts[1:], upper + 1]), whole, merge=not column.edges)
-    cut = column.edges if column.edges else np.linspace(lower, upper, num_cells + 1)
+    cut = column.edges if column.edges else np.clip(np.linspace(lower, upper, num_cells + 1), lower, upper)
     if column.edges:
         points = {float(point) for point in column.point_masses} | {upper}
     edges = sorted({*(float(edge) for edge in cut), *points})

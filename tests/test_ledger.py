@@ -1,0 +1,96 @@
+"""The ledger: what is charged stays, on disk before it counts, and comes back exactly."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privsyn_jax.privacy import accounting
+from privsyn_jax.privacy.ledger import Entry, Ledger
+
+GAUSSIAN = {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1}
+STEPS = {"kind": "poisson_gaussian", "sampling_rate": 0.05, "noise_multiplier": 3.0, "count": 50}
+
+positive = st.floats(0, 1e300, exclude_min=True)
+counts = st.integers(1, 10**12)
+events = st.one_of(
+    st.fixed_dictionaries(
+        {"kind": st.sampled_from(["gaussian", "laplace"]), "noise_multiplier": positive, "count": counts}
+    ),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("poisson_gaussian"),
+            "sampling_rate": st.floats(0, 1, exclude_min=True),
+            "noise_multiplier": positive,
+            "count": counts,
+        }
+    ),
+    st.fixed_dictionaries({"kind": st.just("pure"), "epsilon": positive, "count": counts}),
+    st.fixed_dictionaries(
+        {"kind": st.just("approximate"), "epsilon": positive, "delta": st.floats(0, 1), "count": counts}
+    ),
+)
+entries = st.builds(Entry, st.text(), st.text(), st.text(), events)
+
+
+def charged(*charges) -> Ledger:
+    ledger = Ledger()
+    for event in charges:
+        ledger.charge("a release", "all columns", "noisy counts", event)
+    return ledger
+
+
+@given(st.lists(entries, max_size=5))
+def test_json_round_trip_is_exact(recorded):
+    ledger = Ledger(recorded)
+    text = json.dumps(ledger.to_list(), allow_nan=False)
+    assert Ledger.from_list(json.loads(text)).entries == ledger.entries == tuple(recorded)
+
+
+def test_every_charge_is_on_disk_when_charge_returns(tmp_path):
+    path = tmp_path / "ledger.json"
+    ledger = Ledger(path=path)
+    for number, event in enumerate([GAUSSIAN, STEPS], start=1):
+        ledger.charge(f"release {number}", "all columns", "noisy counts", event)
+        assert json.loads(path.read_text()) == ledger.to_list() and len(ledger.entries) == number
+        assert [file.name for file in tmp_path.iterdir()] == ["ledger.json"]
+    assert Ledger.from_list(json.loads(path.read_text())).entries == ledger.entries
+
+
+def test_entries_cannot_be_taken_back_or_changed():
+    event = dict(GAUSSIAN)
+    ledger = charged(event)
+    event["noise_multiplier"] = 1e6  # the caller's dict, not the ledger's
+    assert ledger.entries[0].event["noise_multiplier"] == 4.0
+    ledger.events.clear()
+    assert isinstance(ledger.entries, tuple) and len(ledger.entries) == 1
+
+
+def test_a_refused_charge_names_the_entry_and_leaves_no_trace(tmp_path):
+    ledger = Ledger(path=tmp_path / "ledger.json")
+    with pytest.raises(ValueError, match=r"ledger entry 'histograms': event .*noise_multiplier = nan"):
+        ledger.charge("histograms", "all columns", "noisy counts", {**GAUSSIAN, "noise_multiplier": math.nan})
+    assert ledger.entries == () and not any(tmp_path.iterdir())
+
+
+def test_epsilon_and_delta_invert_each_other_and_order_does_not_matter():
+    ledger, other_way = charged(GAUSSIAN, STEPS), charged(STEPS, GAUSSIAN)
+    epsilon = ledger.epsilon(1e-5)
+    assert ledger.delta(epsilon) == pytest.approx(1e-5, rel=1e-6)
+    assert other_way.epsilon(1e-5) == pytest.approx(epsilon, rel=1e-9)
+    assert charged(GAUSSIAN).epsilon(1e-5) < epsilon < ledger.epsilon(1e-7)
+
+
+def test_an_entry_without_noise_makes_epsilon_infinite():
+    ledger = charged(GAUSSIAN, {**STEPS, "noise_multiplier": 0.0})
+    assert ledger.epsilon(1e-5) == ledger.epsilon_rdp(1e-5) == math.inf and ledger.delta(10.0) == 1.0
+
+
+def test_renyi_lies_above_and_the_reverse_is_an_error(monkeypatch):
+    ledger = charged(GAUSSIAN, STEPS)
+    assert ledger.epsilon(1e-5) < ledger.epsilon_rdp(1e-5) < 1.5 * ledger.epsilon(1e-5)
+    monkeypatch.setattr(accounting, "epsilon_rdp", lambda events, delta: 0.9 * accounting.epsilon_of(events, delta))
+    with pytest.raises(RuntimeError, match="the accounting is wrong"):
+        ledger.epsilon_rdp(1e-5)
