@@ -41,7 +41,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="UCI Adult through the whole path")
     parser.add_argument("--data-dir", required=True, help="folder with adult.data and adult.test")
     parser.add_argument("--json", required=True, help="where to write every value")
     parser.add_argument("--quick", action="store_true", help="epsilon 1, one seed, the smoke configuration")

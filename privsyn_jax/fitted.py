@@ -142,7 +142,7 @@ def load(path: str | Path) -> Run:
         if saved["format"] != _FORMAT:
             raise UserError(f"{model} was saved in format {saved['format']}, this version reads {_FORMAT}: retrain it")
         settings = settings_from_dict(saved["settings"])
-        with np.load(model / "params.npz", allow_pickle=False) as arrays:
+        with open(model / "params.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
             params = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})
         privacy = json.loads((folder / "privacy_report.json").read_text())
         return Run(settings, Discretizer.from_dict(saved["transform"]), params, privacy, saved["dtypes"])

@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from privsyn_jax import evaluation, report
 from privsyn_jax.data import DATASETS
-from privsyn_jax.fitted import Run, build_generator, write_table
+from privsyn_jax.fitted import Run, build_generator, load, write_table
 from privsyn_jax.learn import learn
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.settings import Settings
+from privsyn_jax.synthesis.sampler import Synthesis, check_conditions
 from privsyn_jax.training.loop import Hook
 from privsyn_jax.transforms.discretize import fit_public, unknown_columns
 from privsyn_jax.types import Records, Schema, UserError
@@ -42,7 +43,7 @@ def prepare(settings: Settings) -> tuple[Schema, Plan]:
     if settings.data.name not in DATASETS:
         raise UserError(f"data.name is {settings.data.name!r}: use one of {', '.join(DATASETS)}")
     schema = DATASETS[settings.data.name].read_schema(settings.data)
-    parse_conditions(settings.synthesis.conditions)
+    check_conditions(schema, parse_conditions(settings.synthesis.conditions))
     known = fit_public(schema, num_bins=2) if not unknown_columns(schema) else None
     build_generator(settings, schema, known.cardinalities if known else (2,) * len(schema.modelled))
     return schema, make_plan(settings, schema)
@@ -67,13 +68,23 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         write_json(workdir.root / "plan.json", plan.to_dict())
         write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **records.clamped})
         curve = _epsilon_curve(plan)
-        ledger = Ledger(path=workdir.private / "ledger.json")
         lap, seconds = _stopwatch()
-        with _TrainingLog(workdir, plan, curve) as hook:
-            run = learn(records.train, schema, plan, settings, ledger, hooks=[hook], announce=announce)
-        lap("training")
+        if workdir.release.is_dir():  # a former process stopped after releasing: nothing is to be spent again
+            run = load(workdir.release)
+        else:
+            ledger = Ledger(path=workdir.private / "ledger.json")
+            with _TrainingLog(workdir, plan, curve) as hook:
+                run = learn(records.train, schema, plan, settings, ledger, hooks=[hook], announce=announce)
+            lap("training")
         announce("sampling")
-        synthetic = _release(run, settings, schema, workdir)
+        synthesis = run.synthesize(
+            settings.synthesis.num_samples or schema.num_records,
+            conditions=parse_conditions(settings.synthesis.conditions),
+            key=jax.random.key(settings.seed),
+        )
+        synthetic = synthesis.frame
+        if not workdir.release.is_dir():
+            _release(run, synthesis, workdir)
         lap("sampling")
         if settings.evaluation.enabled:
             announce("evaluating against real rows (stays private)")
@@ -125,18 +136,12 @@ def parse_conditions(text: str) -> dict[str, Any]:
     return conditions
 
 
-def _release(run: Run, settings: Settings, schema: Schema, workdir: Workdir) -> pd.DataFrame:
-    synthesis = run.synthesize(
-        settings.synthesis.num_samples or schema.num_records,
-        conditions=parse_conditions(settings.synthesis.conditions),
-        key=jax.random.key(settings.seed),
-    )
+def _release(run: Run, synthesis: Synthesis, workdir: Workdir) -> None:
     with workdir.new_release() as folder:
         write_table(synthesis.frame, run.schema, folder / "synthetic.csv")
         run.write(folder)
         if synthesis.exact or synthesis.rejected_on:
             write_json(folder / "acceptance.json", {k: v for k, v in synthesis._asdict().items() if k != "frame"})
-    return synthesis.frame
 
 
 def _evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:

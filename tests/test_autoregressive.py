@@ -261,8 +261,12 @@ def test_calibration_stands_codes_that_nobody_holds_and_negative_counts():
         ({"column_order": (0, 1, 1)}, "must be a permutation"),
         ({"width": 10, "num_heads": 4}, "width 10 must be a multiple of num_heads 4"),
         ({"variant": "rnn"}, "must be 'transformer' or 'masked_mlp'"),
+        ({"num_heads": 0}, "num_heads 0 must be a whole number, at least 1"),
+        ({"width": 8.5}, "width 8.5 must be a whole number"),
+        ({"prior_strength": 0.0}, "prior_strength 0.0 must be above 0"),
+        ({"cardinalities": (9_000, 2_000)}, "11000 codes in all, more than 10000"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        autoregressive.make(cardinalities=CARDINALITIES, **arguments)
+        autoregressive.make(**{"cardinalities": CARDINALITIES, **arguments})

@@ -152,8 +152,9 @@ def test_only_private_parameters_are_differentiated():
     def loss(params, example, key):  # its gradient with respect to "root" is infinite
         return linear_loss(params, example, key) + jnp.sum(jnp.sqrt(params["public"]["root"]))
 
-    examples = jnp.full((BATCH, SIZE), 0.1)
-    result = clipped_grad_sum(loss, PARAMS, examples, jnp.zeros(BATCH, bool), jax.random.key(0), l2_clip_norm=1.0)
+    examples, nobody = jnp.full((BATCH, SIZE), 0.1), jnp.zeros(BATCH, bool)
+    total = jax.jit(functools.partial(clipped_grad_sum, loss))
+    result = total(PARAMS, examples, nobody, jax.random.key(0), l2_clip_norm=1.0)
     assert jax.tree.structure(result.grad_sum) == jax.tree.structure(PARAMS["private"])
     assert int(result.nonprivate_nonfinite_count) == 0
     np.testing.assert_allclose(flat_sum(result), BATCH * 0.1, rtol=1e-6)
@@ -210,30 +211,26 @@ def test_microbatches_equal_the_whole_under_one_compilation(batch_size):
     assert len(traces) == 1
 
 
+def test_a_capacity_that_would_count_records_twice_is_refused():
+    with pytest.raises(ValueError, match="capacity 15 must be a multiple of microbatch_size 4"):
+        microbatched(np.zeros(CAPACITY - 1, np.int32), np.int32(3))
+
+
 def test_every_example_has_a_key_of_its_own():
     def loss(params, example, key):  # the gradient of example i is its own draw, in place i
         return jnp.sum(params["private"] * example) * jax.random.uniform(key)
 
-    result = microbatched_grad_sum(
-        loss,
-        {"private": jnp.zeros(8)},
-        jnp.eye(8),
-        jnp.arange(8),
-        jnp.int32(8),
-        jax.random.key(0),
-        l2_clip_norm=10.0,
-        microbatch_size=2,
-    )
+    total = jax.jit(functools.partial(microbatched_grad_sum, loss, l2_clip_norm=10.0, microbatch_size=2))
+    result = total({"private": jnp.zeros(8)}, jnp.eye(8), jnp.arange(8), jnp.int32(8), jax.random.key(0))
     assert len(np.unique(np.asarray(result.grad_sum))) == 8
 
 
 @pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")
 def test_clipped_sum_equals_jax_privacy():
     model = nn.Sequential([nn.Dense(8), nn.tanh, nn.Dense(3)])
-    init_key, data_key, label_key = jax.random.split(jax.random.key(3), 3)
-    features = jax.random.normal(data_key, (12, 5))
-    labels = jax.random.randint(label_key, (12,), 0, 3)
-    private = model.init(init_key, features[0])["params"]
+    rng = np.random.default_rng(3)
+    features, labels = rng.normal(size=(12, 5)).astype(np.float32), rng.integers(0, 3, 12)
+    private = jax.jit(model.init)(jax.random.key(3), features[0])["params"]
 
     def loss(private, feature, label):
         return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": private}, feature), label)

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privsyn_jax.privacy import accounting
@@ -42,6 +42,7 @@ def charged(*charges) -> Ledger:
     return ledger
 
 
+@settings(deadline=None)
 @given(st.lists(entries, max_size=5))
 def test_json_round_trip_is_exact(recorded):
     ledger = Ledger(recorded)

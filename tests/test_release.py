@@ -51,18 +51,21 @@ weights = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(tables, records)
 def test_a_record_moves_histograms_by_the_square_root_of_the_number_of_columns(table, record):
     change = move(lambda t, n: release.histograms(t, SIZES, noise_multiplier=2.0, noise=n), table, record)
     assert np.linalg.norm(change) == pytest.approx(math.sqrt(len(SIZES)), rel=1e-12)
 
 
+@settings(deadline=None)
 @given(tables, records, st.lists(st.sampled_from(PAIRS), min_size=1, unique=True))
 def test_a_record_moves_pair_histograms_by_the_square_root_of_the_number_of_pairs(table, record, pairs):
     change = move(lambda t, n: release.pair_histograms(t, SIZES, pairs, noise_multiplier=2.0, noise=n), table, record)
     assert np.linalg.norm(change) == pytest.approx(math.sqrt(len(pairs)), rel=1e-12)
 
 
+@settings(deadline=None)
 @given(tables, records, weights, st.floats(1.0, 1e4))
 def test_a_record_moves_every_dependence_score_by_at_most_one(table, record, counts, total):
     one_way = [values / values.sum() * total for values in counts]
@@ -81,6 +84,7 @@ def test_scores_against_the_tables_own_marginals_would_exceed_the_stated_sensiti
     assert np.abs(change).max() > 1.5
 
 
+@settings(deadline=None)
 @given(tables)
 def test_counts_and_scores_are_right_without_noise(table):
     histograms, _, _ = release.histograms(table, SIZES, noise_multiplier=1.0, noise=NoNoise())
@@ -174,7 +178,7 @@ noisy_counts = hnp.arrays(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(noisy_counts, st.floats(1e-2, 1e5))
 def test_projection_meets_the_optimality_conditions(noisy, total):
     projected = release.project_to_counts(noisy, total)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privsyn_jax.privacy.sampling import exact_sampling_rate, poisson_batch
@@ -109,6 +109,7 @@ def test_a_capacity_that_could_truncate_is_refused():
         poisson_batch(jax.random.key(0), num_rows=ROWS, sampling_rate=0.1, capacity=ROWS - 1)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**9), st.floats(1e-9, 1.0))
 def test_the_exact_rate_is_a_multiple_of_two_to_minus_32_and_never_above_the_request(num_records, share):
     expected_batch_size = share * num_records

@@ -3,6 +3,7 @@
 import json
 import math
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,7 @@ sections = st.fixed_dictionaries(
 )
 
 
+@hypothesis.settings(deadline=None)
 @given(sections)
 def test_round_trip_through_a_dict_and_through_strict_json(given_sections):
     settings = settings_from_dict(given_sections)

@@ -39,8 +39,8 @@ class Stub:
     def sample(self, params, key, num_samples, conditions):
         del params
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
-        sizes = TRANSFORM.cardinalities
-        codes = np.stack([rng.integers(0, size, num_samples) for size in sizes], axis=1).astype(np.int32)
+        sizes = np.array(TRANSFORM.cardinalities)
+        codes = np.floor(rng.random((num_samples, len(sizes))) * sizes).astype(np.int32)
         for column, code in conditions.items():
             codes[:, column] = code
         self.sizes.append(num_samples)

@@ -239,11 +239,12 @@ def small_plan(**changes) -> Plan:
     return Plan(**{**arguments, **changes})
 
 
-def test_training_is_charged_before_the_first_step_with_the_numbers_that_it_uses():
-    ledger, plan, seen = Ledger(), small_plan(), []
+def test_training_is_charged_before_the_first_step_with_the_numbers_that_it_uses(monkeypatch):
+    monkeypatch.setattr(dp_sgd.optax, "adam", lambda schedule: SGD)
+    ledger, plan, states, averages = Ledger(), small_plan(), [], []
     generator = Generator(
         init=lambda key: {"private": {"w": jnp.zeros(SIZE)}, "public": {}},
-        private_loss=lambda params, example, key: flat_loss(params, example.astype(jnp.float32), key),
+        private_loss=flat_loss,
         public_loss=None,
         calibrate=None,
         sample=lambda *_: None,
@@ -251,23 +252,25 @@ def test_training_is_charged_before_the_first_step_with_the_numbers_that_it_uses
     )
 
     def hook(state, logs):
-        assert ledger.entries[-1].event == plan.training_event
-        seen.append((int(state.step), moved(state)))
+        assert [entry.event for entry in ledger.entries] == [plan.training_event]
+        states.append(moved(state))
+        averages.append(np.array(state.ema["w"]))
 
     params = dp_sgd.train(
         generator,
-        np.zeros((NUM_ROWS, 2), np.int32),
+        np.zeros((NUM_ROWS, 2), np.float32),
         None,
         plan=plan,
-        settings=TrainingSettings(num_steps=3, ema_decay=0.0, microbatch_size=4, steps_per_dispatch=1),
+        settings=TrainingSettings(num_steps=3, ema_decay=0.5, microbatch_size=4, steps_per_dispatch=1),
         ledger=ledger,
         seed=0,
         secret=jax.random.key(0),
         hooks=[hook],
     )
-    assert len(ledger.entries) == 1 and [step for step, _ in seen] == [0, 1, 2, 3]
-    assert np.array_equal(np.asarray(params["private"]["w"], np.float64), seen[-1][1])  # ema_decay 0: the last step
-    assert np.isfinite(seen[-1][1]).all() and seen[-1][1].std() > 0
+    assert len(states) == plan.training_event["count"] + 1
+    for noise in np.diff(states, axis=0):
+        assert has_stddev(noise, plan.training_event["noise_multiplier"] * plan.l2_clip_norm / plan.expected_batch_size)
+    assert np.array_equal(params["private"]["w"], averages[-1])
 
 
 @pytest.mark.parametrize("bought_before", [True, False])

@@ -188,7 +188,7 @@ def test_cells_cover_the_bounds_and_spikes_are_cells_of_their_own(column, num_ce
         np.testing.assert_array_equal(grid.upper[:-1], grid.lower[1:])
         assert (grid.lower % 1 == 0).all() and (grid.lower[1:] > grid.lower[:-1]).all()
         if upper - lower + 1 <= num_cells:
-            np.testing.assert_array_equal(grid.lower, np.arange(lower, upper + 1))
+            np.testing.assert_array_equal(grid.lower, np.arange(int(lower), int(upper) + 1))
         widths = {low: high - low for low, high in zip(grid.lower, grid.upper, strict=True)}
         assert all(widths[spike] in (1, 0) for spike in spikes(column))  # 0 where 2**53 + 1 is no float64
     else:

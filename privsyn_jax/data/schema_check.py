@@ -185,6 +185,10 @@ def _check_categories(column: Column, place: str) -> None:
             raise UserError(f"categories of {place} hold {texts[text]!r} and {value!r}, which look the same: keep one")
         texts[text] = value
     _require(
+        len(set(categories)) == len(categories),  # True and 1 differ as texts and are one value to Python
+        f"categories of {place} hold both a boolean and the number equal to it: write one of them as text",
+    )
+    _require(
         column.kind != "boolean" or len({text.casefold() for text in texts}) == len(categories) == 2,
         f"categories of {place} must be two labels that differ, false first and true second: correct them",
     )

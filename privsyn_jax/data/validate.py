@@ -13,7 +13,7 @@ from privsyn_jax.data.schema_check import nearest
 from privsyn_jax.types import Column, Schema, UserError
 
 MIN_RECORDS = 100  # fewer leave nothing to learn once noise is added
-_ISO_FORMAT = "%Y-%m-%dT%H:%M:%S"
+_ISO_DATE, _ISO_FORMAT = "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"
 
 
 def conform(
@@ -54,7 +54,7 @@ def conform(
 def to_file_frame(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """A conforming frame as its file would show it: moments by datetime_format, booleans by their labels.
 
-    Without a datetime_format, moments are written as ISO 8601 to the second. Missing values stay missing.
+    Without a datetime_format, moments are written as ISO 8601: dates where the bounds are, else to the second. Missing values stay missing.
     """
     return pd.DataFrame({column.name: _to_file_column(frame[column.name], column) for column in schema.columns})
 
@@ -91,7 +91,8 @@ def _compare_names(found: Sequence[Any], expected: Sequence[str], source: str) -
 
 def _to_file_column(values: Any, column: Column) -> pd.Series:
     if column.kind == "datetime":
-        return values.dt.strftime(column.datetime_format or _ISO_FORMAT)
+        dates_only = len(str(column.lower)) <= 10 and len(str(column.upper)) <= 10
+        return values.dt.strftime(column.datetime_format or (_ISO_DATE if dates_only else _ISO_FORMAT))
     # Compared as text, because (0, 1) == (False, True).
     if column.kind == "boolean" and [str(label) for label in column.categories or ()] not in ([], ["False", "True"]):
         labels = np.array(column.categories, dtype=object)

@@ -21,6 +21,7 @@ from privsyn_jax.types import Generator
 
 _NEVER = -1e9  # logit of a code that the column does not have
 _BLOCK = 256  # records per vectorised forward pass: small enough for the cache
+_MAX_CODES = 10_000  # the table of all pairs of codes is square in it: 400 MB
 _TILT_STEPS = 100
 _TILT_MOMENTUM = 0.5
 
@@ -123,6 +124,18 @@ def make(
     if sorted(order) != list(range(len(cardinalities))):
         raise ValueError(f"column_order {order} must be a permutation of the {len(cardinalities)} columns")
     layout = Layout(order, tuple(cardinalities[column] for column in order))
+    if layout.num_codes > _MAX_CODES:
+        largest = max(range(len(cardinalities)), key=lambda column: cardinalities[column])
+        raise ValueError(
+            f"the columns have {layout.num_codes} codes in all, more than {_MAX_CODES} (column {largest} alone has "
+            f"{cardinalities[largest]}): merge categories, lower transform.num_bins, or leave a column out"
+        )
+    sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads, "mlp_ratio": mlp_ratio}
+    for name, value in {**sizes, "num_calibration_rows": num_calibration_rows}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} {value!r} must be a whole number, at least 1")
+    if not prior_strength > 0:
+        raise ValueError(f"prior_strength {prior_strength} must be above 0")
     if variant == "transformer":
         if width % num_heads:
             raise ValueError(f"width {width} must be a multiple of num_heads {num_heads}")

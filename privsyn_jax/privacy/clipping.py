@@ -95,7 +95,12 @@ def microbatched_grad_sum(
       batch_size: scalar int32, the realised (private) batch size.
       key: folded with the microbatch number.
       microbatch_size: examples per vectorised gradient (static); memory grows with it.
+
+    Raises:
+      ValueError: the capacity is no multiple of microbatch_size: the last slice would count records twice.
     """
+    if indices.shape[0] % microbatch_size:
+        raise ValueError(f"capacity {indices.shape[0]} must be a multiple of microbatch_size {microbatch_size}")
 
     def add_microbatch(number, total):
         start = number * microbatch_size

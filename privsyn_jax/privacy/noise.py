@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from scipy.special import ndtri
 
 
@@ -31,14 +32,9 @@ def add_gaussian_noise(tree: Any, *, stddev: jax.Array | float, key: jax.Array) 
 
     Source: Holohan and Braghin 2021, "Secure Random Sampling in Differential Privacy", section 4.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-
-    def add(leaf, leaf_key):
-        draws = jax.random.normal(leaf_key, (4, *leaf.shape), jnp.float32)
-        return leaf.astype(jnp.float32) + stddev * 0.5 * draws.sum(axis=0)
-
-    return jax.tree.unflatten(treedef, [add(leaf, leaf_key) for leaf, leaf_key in zip(leaves, keys, strict=True)])
+    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+    draws = jax.random.normal(key, (4, flat.size), jnp.float32)
+    return unravel(flat + stddev * 0.5 * draws.sum(axis=0))
 
 
 class HostNoise:

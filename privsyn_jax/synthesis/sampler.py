@@ -11,7 +11,7 @@ import pandas as pd
 
 from privsyn_jax.data.categories import category_text
 from privsyn_jax.transforms.discretize import Discretizer
-from privsyn_jax.types import CATEGORICAL_KINDS, NUMERIC_KINDS, Column, Generator, Params, UserError
+from privsyn_jax.types import CATEGORICAL_KINDS, NUMERIC_KINDS, Column, Generator, Params, Schema, UserError
 
 _MAX_ROUNDS = 50
 _SMALLEST_ROUND = 4096
@@ -48,8 +48,7 @@ def synthesize(
     """
     conditions = dict(conditions or {})
     columns = transform.schema.modelled
-    for name, wanted in conditions.items():
-        _check_condition(transform, name, wanted)
+    check_conditions(transform.schema, conditions)
     index = {column.name: j for j, column in enumerate(columns)}
     single = {
         index[name]: _code(columns[index[name]], wanted)
@@ -86,11 +85,21 @@ def synthesize(
     return Synthesis(frame, exact, tuple(rest), drawn, accepted)
 
 
-def _check_condition(transform: Discretizer, name: str, wanted: Any) -> None:
-    if name not in {column.name for column in transform.schema.modelled}:
-        known = ", ".join(column.name for column in transform.schema.modelled)
-        raise UserError(f"condition on column {name!r}, which the generator does not have: use one of {known}")
-    column = transform.schema[name]
+def check_conditions(schema: Schema, conditions: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the column, for a condition that no record can meet.
+
+    A column whose categories are still unknown passes.
+    """
+    for name, wanted in conditions.items():
+        if name not in {column.name for column in schema.modelled}:
+            known = ", ".join(column.name for column in schema.modelled)
+            raise UserError(f"condition on column {name!r}, which the generator does not have: use one of {known}")
+        if schema[name].kind in NUMERIC_KINDS or schema[name].values:
+            _check_condition(schema[name], wanted)
+
+
+def _check_condition(column: Column, wanted: Any) -> None:
+    name = column.name
     if isinstance(wanted, Mapping):
         if column.kind in CATEGORICAL_KINDS or not wanted or not set(wanted) <= {"min", "max"}:
             raise UserError(
