@@ -72,7 +72,7 @@ def number_columns(draw, name):
 def category_columns(draw, name):
     kind = draw(st.sampled_from(["categorical", "ordinal"]))
     values = st.one_of(st.text('abé ,"', max_size=5), st.integers(), st.floats(-9, 9), st.booleans())
-    categories = draw(st.lists(values, min_size=1, max_size=9, unique_by=category_text))
+    categories = draw(st.lists(values, min_size=1, max_size=9, unique_by=(category_text, lambda value: value)))
     return Column(name, kind, categories=tuple(categories), **draw(facts))
 
 
@@ -351,3 +351,12 @@ def test_the_program_refuses_bad_files_in_one_sentence(tmp_path, capsys, content
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("error: ") and fragment in printed.err and printed.err.count("\n") == 1
+
+
+def test_a_boolean_and_the_number_equal_to_it_are_refused_as_categories():
+    content = {
+        "columns": {"a": {"kind": "categorical", "categories": [True, 1]}, "b": {"kind": "boolean"}},
+        "num_records": 500,
+    }
+    with pytest.raises(UserError, match="'a'"):
+        schema_from_dict(content)

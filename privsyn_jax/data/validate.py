@@ -54,7 +54,8 @@ def conform(
 def to_file_frame(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     """A conforming frame as its file would show it: moments by datetime_format, booleans by their labels.
 
-    Without a datetime_format, moments are written as ISO 8601: dates where the bounds are, else to the second. Missing values stay missing.
+    Without a datetime_format, moments are written as ISO 8601: as dates where the bounds are dates, else to the
+    second. Missing values stay missing.
     """
     return pd.DataFrame({column.name: _to_file_column(frame[column.name], column) for column in schema.columns})
 
