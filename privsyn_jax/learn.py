@@ -16,7 +16,7 @@ from privsyn_jax.statement import privacy_statement
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer
-from privsyn_jax.types import Schema
+from privsyn_jax.types import Schema, UserError
 
 
 def learn(
@@ -74,6 +74,12 @@ def fit_transform(
         reads, what = f"the values of {', '.join(names)}", "values whose noisy count is above a threshold"
         ledger.charge("categories", reads, what, events[0])
         ledger.charge("categories held by one record", reads, "the chance that such a value passes", events[1])
+        for name in names:
+            if not schema[name].categories:
+                raise UserError(
+                    f"no value of column {name!r} is frequent enough to be released: list its categories in the "
+                    "schema, raise privacy.budget.categories, or leave the column out"
+                )
     histograms = plan.release("histograms")
     if settings.transform.edges == "public" or histograms is None:
         return discretize.fit_public(schema, num_bins=settings.transform.num_bins)

@@ -186,6 +186,12 @@ def _release_events(releases: tuple[Release, ...], category_delta: float) -> lis
 
 def _epsilon_for_noise(shares: dict[str, float], category_delta: float, step: accounting.Event, delta: float) -> float:
     """Epsilon at which releases with these shares of it and the given training add up to it."""
+    unusable = UserError(
+        f"privacy.noise_multiplier is {step['noise_multiplier']:g}, which gives an epsilon outside 0.01 to 50: "
+        "change it"
+    )
+    if accounting.epsilon_rdp([step], delta) > 100:  # cheap, where the distributions would not fit in memory
+        raise unusable
 
     def excess(log_epsilon):
         epsilon = math.exp(log_epsilon)
@@ -195,10 +201,7 @@ def _epsilon_for_noise(shares: dict[str, float], category_delta: float, step: ac
     try:
         return math.exp(accounting.find_root(excess, math.log(1e-2), math.log(50.0), tolerance=1e-3))
     except ValueError:
-        raise UserError(
-            f"privacy.noise_multiplier is {step['noise_multiplier']:g}, which gives an epsilon outside 0.01 to 50: "
-            "change it"
-        ) from None
+        raise unusable from None
 
 
 def _warnings(settings: Settings, schema: Schema, delta: float) -> tuple[str, ...]:

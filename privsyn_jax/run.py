@@ -72,7 +72,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         if workdir.release.is_dir():  # a former process stopped after releasing: nothing is to be spent again
             run = load(workdir.release)
         else:
-            ledger = Ledger(path=workdir.private / "ledger.json")
+            ledger = Ledger(path=workdir.new_ledger())
             with _TrainingLog(workdir, plan, curve) as hook:
                 run = learn(records.train, schema, plan, settings, ledger, hooks=[hook], announce=announce)
             lap("training")

@@ -132,6 +132,10 @@ class PrivacySettings:
             value = getattr(self, name)
             _require(value is None or value > 0, f"privacy.{name} is {value}: give a number above 0")
         _require(
+            self.epsilon is None or self.epsilon <= 100 or self.epsilon == math.inf,
+            f"privacy.epsilon is {self.epsilon}, which protects nobody: give at most 100, or inf to add no noise",
+        )
+        _require(
             self.noise_multiplier is None or math.isfinite(self.noise_multiplier),
             f"privacy.noise_multiplier is {self.noise_multiplier}: give a finite number",
         )
@@ -139,8 +143,8 @@ class PrivacySettings:
             0 <= self.delta < 1, f"privacy.delta is {self.delta}: give a number below 1, or 0 for 1 / num_records^1.1"
         )
         _require(
-            self.l2_clip_norm > 0 and math.isfinite(self.l2_clip_norm),
-            f"privacy.l2_clip_norm is {self.l2_clip_norm}: give a finite number above 0",
+            1e-10 <= self.l2_clip_norm <= 1e10,  # squared norms must neither vanish nor overflow in float32
+            f"privacy.l2_clip_norm is {self.l2_clip_norm}: give a number between 1e-10 and 1e10",
         )
 
     @property
@@ -181,7 +185,10 @@ class TrainingSettings:
         for name in ("num_steps", "microbatch_size", "steps_per_dispatch"):
             value = getattr(self, name)
             _require(value >= 1, f"training.{name} is {value}: give at least 1")
-        _require(self.learning_rate > 0, f"training.learning_rate is {self.learning_rate}: give a number above 0")
+        _require(
+            0 < self.learning_rate < math.inf,
+            f"training.learning_rate is {self.learning_rate}: give a finite number above 0",
+        )
         _require(0 <= self.ema_decay < 1, f"training.ema_decay is {self.ema_decay}: give a number from 0 to below 1")
 
 

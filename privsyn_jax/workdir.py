@@ -31,6 +31,15 @@ class Workdir:
     def is_finished(self) -> bool:
         return self.release.is_dir() and self.page.is_file()
 
+    def new_ledger(self) -> Path:
+        """Where the ledger of this attempt is to be written; that of an unfinished one before it is kept aside."""
+        path = self.private / "ledger.json"
+        if path.is_file():
+            path.rename(
+                self.private / f"ledger.unfinished-{len(list(self.private.glob('ledger.unfinished-*'))) + 1}.json"
+            )
+        return path
+
     @contextlib.contextmanager
     def new_release(self) -> Iterator[Path]:
         """A temporary folder that becomes `release` if the block succeeds and is removed if it does not."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -290,6 +291,38 @@ def test_unknown_categories_are_bought_and_booked(tmp_path):
     assert report["ledger"][1]["event"]["delta"] == pytest.approx(0.1 * report["delta"])
     assert report["epsilon"] <= 5.0
     assert set(pd.read_csv(tmp_path / "run" / "release" / "synthetic.csv")["city"].dropna()) <= {"Bonn", "Köln"}
+
+
+def test_a_run_stopped_after_its_release_is_finished_without_training_again(tmp_path):
+    plain = {**write_inputs(tmp_path, frame=make_frame()), "privacy": {"epsilon": float("inf")}}
+    run_tiny(plain, tmp_path)
+    workdir = tmp_path / "run"
+    released = (workdir / "release" / "synthetic.csv").read_bytes()
+    (workdir / "private" / "report.html").unlink()
+    run_tiny(plain, tmp_path)
+    assert (workdir / "private" / "report.html").is_file()
+    assert (workdir / "release" / "synthetic.csv").read_bytes() == released
+    assert not list((workdir / "private").glob("ledger.unfinished-*"))
+
+
+def test_the_ledger_of_an_unfinished_attempt_is_kept(tmp_path):
+    plain = {**write_inputs(tmp_path, frame=make_frame()), "privacy": {"epsilon": float("inf")}}
+    run_tiny(plain, tmp_path)
+    workdir = tmp_path / "run"
+    shutil.rmtree(workdir / "release")
+    run_tiny(plain, tmp_path)
+    first, second = (
+        json.loads((workdir / "private" / name).read_text()) for name in ("ledger.unfinished-1.json", "ledger.json")
+    )
+    assert first == second
+
+
+def test_an_impossible_condition_is_refused_before_any_record_is_read(tmp_path):
+    plain = write_inputs(tmp_path, frame=make_frame())
+    os.remove(plain["data"]["path"])
+    plain["synthesis"] = {"conditions": '{"city": "Ulm"}'}
+    with pytest.raises(UserError, match="'city'"):
+        prepare(settings_from_dict(plain))
 
 
 @pytest.mark.slow

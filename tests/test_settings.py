@@ -131,7 +131,7 @@ positive = st.floats(1e-6, 1e6)
 sections = st.fixed_dictionaries(
     {
         "privacy": st.one_of(
-            st.fixed_dictionaries({"epsilon": positive | st.just(math.inf)}),
+            st.fixed_dictionaries({"epsilon": st.floats(1e-6, 100) | st.just(math.inf)}),
             st.fixed_dictionaries({"epsilon": st.none(), "noise_multiplier": positive}),
             st.fixed_dictionaries({"enabled": st.just(False)}),
         ),
@@ -161,3 +161,15 @@ def test_defaults_and_whole_numbers_in_either_form():
     assert settings_from_dict({}) == Settings()
     settings = settings_from_dict({"training": {"num_steps": 50.0, "learning_rate": 1}})
     assert type(settings.training.num_steps) is int and type(settings.training.learning_rate) is float
+
+
+@pytest.mark.parametrize("value", [101.0, 1e6])
+def test_an_epsilon_that_protects_nobody_is_refused(value):
+    with pytest.raises(UserError, match=r"privacy\.epsilon"):
+        settings_from_dict({"privacy": {"epsilon": value}})
+
+
+@pytest.mark.parametrize("value", [1e-20, 1e20])
+def test_a_clip_norm_whose_square_float32_cannot_hold_is_refused(value):
+    with pytest.raises(UserError, match=r"privacy\.l2_clip_norm"):
+        settings_from_dict({"privacy": {"l2_clip_norm": value}})

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from privsyn_jax.data.schema_check import check_schema
 from privsyn_jax.data.validate import conform
+from privsyn_jax.learn import fit_transform
+from privsyn_jax.plan import make_plan
+from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer, encode_cells, fit_public, fit_purchased
 from privsyn_jax.transforms.grid import make_grid, numeric_bounds, to_numbers
@@ -422,9 +426,11 @@ def test_bought_categories_fill_the_schema_and_rare_values_become_missing():
     assert codes.tolist() == [1] * 900 + [0] * 500 + [2] * 3
 
 
-def test_categories_too_rare_to_buy_are_an_error():
-    frame = pd.DataFrame({"x": pd.Series(list("abcde") * 20, dtype=object), "other": [True] * 100})
+def test_categories_too_rare_to_buy_are_an_error_after_their_charge():
+    frame = pd.DataFrame({"x": pd.Series([f"v{i % 50}" for i in range(100)], dtype=object), "other": [True] * 100})
+    schema = dataclasses.replace(one_column(Column("x", "categorical")), num_records=100)
+    settings = settings_from_dict({"training": {"expected_batch_size": 10, "num_steps": 5}})
+    ledger = Ledger()
     with pytest.raises(UserError, match=r"no value of column 'x' is frequent enough"):
-        discretize.buy_categories(
-            one_column(Column("x", "categorical")), frame, noise_multiplier=50.0, delta=1e-6, noise=HostNoise(seed=0)
-        )
+        fit_transform(frame, schema, make_plan(settings, schema), settings, ledger, HostNoise(seed=0))
+    assert [entry.name for entry in ledger.entries] == ["categories", "categories held by one record"]

@@ -210,7 +210,7 @@ def _compose(events: Sequence[Event], discretization: float):
     return functools.reduce(lambda total, distribution: total.compose(distribution), distributions)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)  # a search asks again only for what was spent before training
 def _distribution(items: tuple[tuple[str, Any], ...], discretization: float):
     """Privacy-loss distribution of one event, given as sorted items."""
     from dp_accounting.pld import common

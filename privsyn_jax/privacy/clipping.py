@@ -36,14 +36,16 @@ def clipped_grad_sum(
     """Sum over examples of per-example gradients, each scaled down to global L2 norm <= l2_clip_norm.
 
     Sensitivity: adding or removing one example moves `grad_sum` by at most l2_clip_norm in L2 norm.
-    A non-finite gradient counts as zero; a padding row contributes exactly zero whatever it holds.
+    A gradient that is not finite, or whose squared norm overflows float32, counts as zero; a padding row
+    contributes exactly zero whatever it holds.
 
     Args:
       private_loss: (params, example, key) -> scalar, for one example.
       params: {"private": pytree, "public": pytree}; differentiated with respect to "private" only.
       examples: pytree of arrays [batch, ...].
       is_padding: bool [batch].
-      key: split into one key per example, for losses that draw noise of their own.
+      key: split into one key per example, for losses that draw noise of their own. Keys follow the position in
+        the batch; they are secret and independent of the records, so the bound holds for each draw of them.
       l2_clip_norm: the bound C (may be traced).
 
     Source: Abadi et al. 2016, "Deep Learning with Differential Privacy", Algorithm 1.

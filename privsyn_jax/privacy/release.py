@@ -125,7 +125,7 @@ def categories(
             present[value] = present.get(value, 0) + 1
         draws = noise.normal((len(present),), stddev=stddev)
         kept = [value for (value, count), draw in zip(present.items(), draws, strict=True) if count + draw > threshold]
-        released.append(sorted(kept, key=str))
+        released.append(sorted(kept, key=lambda value: (str(value), type(value).__name__)))  # not by row order
     return released, _gaussian(noise_multiplier), {"kind": "approximate", "epsilon": 0.0, "delta": delta, "count": 1}
 
 

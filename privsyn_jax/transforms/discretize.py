@@ -12,7 +12,7 @@ from privsyn_jax.data.schema import schema_from_dict, schema_to_dict
 from privsyn_jax.privacy import release
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.transforms.grid import Grid, make_grid
-from privsyn_jax.types import CATEGORICAL_KINDS, Schema, UserError
+from privsyn_jax.types import CATEGORICAL_KINDS, Schema
 
 
 class OneWay(NamedTuple):
@@ -137,18 +137,12 @@ def buy_categories(
 ) -> tuple[Schema, list[release.Event]]:
     """Schema with unknown categories filled in by a thresholded noisy histogram; and the events.
 
-    Values that do not come out are coded as missing, so the columns become nullable.
+    Values that do not come out are coded as missing, so the columns become nullable. Nothing may come out at all.
     """
     unknown = unknown_columns(schema)
     values = [frame[name].dropna().tolist() for name in unknown]
     released, *events = release.categories(values, noise_multiplier=noise_multiplier, delta=delta, noise=noise)
     found = dict(zip(unknown, released, strict=True))
-    for name, categories in found.items():
-        if not categories:
-            raise UserError(
-                f"no value of column {name!r} is frequent enough to be released: list its categories in the schema, "
-                "raise privacy.budget.categories, or leave the column out"
-            )
     columns = tuple(
         dataclasses.replace(column, categories=tuple(found[column.name]), nullable=True)
         if column.name in found
