@@ -15,7 +15,6 @@ from privsyn_jax.types import Schema
 _PACKAGES = ("privsyn_jax", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "pandas", "scikit-learn")
 
 _NOT_COVERED = (
-    "Everything under private/ (losses, evaluation, the HTML report): it was computed from real records without noise.",
     "Settings chosen by looking at results on the same records: trying several runs and keeping the best is a release "
     "of its own, which this report does not count.",
     "The clock: how long a run takes depends on the number of records and on the batches drawn.",

@@ -119,8 +119,8 @@ class Generator(NamedTuple):
       calibrate: (params, marginals, key) -> params, moves params["public"] so that the generator's own
         marginals agree with purchased ones; or None.
       sample: (params, key, num_samples, conditions) -> encoded examples [num_samples, ...]; conditions
-        maps an encoded column index to one code, and holds exactly only for `exact_conditions`.
-      exact_conditions: the column indices given -> those that `sample` can fix exactly.
+        maps a column index to the code that it is set to; see `exact_conditions`.
+      exact_conditions: indices of conditioned columns -> those among them that `sample` fixes exactly.
     """
 
     init: Callable[..., Params]

@@ -96,31 +96,38 @@ def make_grid(column: Column, num_cells: int) -> Grid:
     if column.kind not in NUMERIC_KINDS:
         empty = np.zeros(0)
         return Grid(column, empty, empty, whole=False, merge=False)
-    whole = column.kind != "numeric"
     lower, upper = numeric_bounds(column)
-    points = {lower, upper, *(float(point) for point in column.point_masses)}
-    if lower <= 0 <= upper and column.kind != "datetime":
-        points.add(0.0)
-    if whole:
-        span = upper - lower + 1
-        cut = (
-            np.asarray(column.edges[:-1])
-            if column.edges
-            else lower + np.arange(min(span, num_cells)) * span / num_cells
-        )
-        if not column.edges and span <= num_cells:
-            cut = lower + np.arange(span)
-        if column.edges:
-            points = {float(point) for point in column.point_masses}
-        starts = sorted({*np.ceil(cut), *points, *(point + 1 for point in points if point < upper)})
-        return Grid(column, np.array(starts), np.array([*starts[1:], upper + 1]), whole, merge=not column.edges)
-    cut = column.edges if column.edges else np.clip(np.linspace(lower, upper, num_cells + 1), lower, upper)
-    if column.edges:
-        points = {float(point) for point in column.point_masses} | {upper}
+    points = {float(point) for point in column.point_masses}
+    if not column.edges:
+        points |= {lower, upper}
+        if lower <= 0 <= upper and column.kind != "datetime":
+            points.add(0.0)
+    whole = column.kind != "numeric"
+    cells = (_whole_cells if whole else _real_cells)(column, lower, upper, points, num_cells)
+    starts, ends = (np.array(bounds) for bounds in zip(*cells, strict=True))
+    return Grid(column, starts, ends, whole, merge=not column.edges)
+
+
+def _whole_cells(
+    column: Column, lower: float, upper: float, points: set[float], num_cells: int
+) -> list[tuple[float, float]]:
+    """Cells [a, b) of whole numbers; a point is [point, point + 1)."""
+    span = upper - lower + 1
+    count = min(span, num_cells)
+    cut = np.asarray(column.edges[:-1]) if column.edges else lower + np.arange(count) * span / count
+    starts = sorted({*np.ceil(cut), *points, *(point + 1 for point in points if point < upper)})
+    return list(itertools.pairwise([*starts, upper + 1]))
+
+
+def _real_cells(
+    column: Column, lower: float, upper: float, points: set[float], num_cells: int
+) -> list[tuple[float, float]]:
+    """Cells [a, b) of real numbers, (a, b) next to a point; a point is (point, point). The upper bound is one."""
+    points = points | {upper}
+    cut = column.edges or np.clip(np.linspace(lower, upper, num_cells + 1), lower, upper)
     edges = sorted({*(float(edge) for edge in cut), *points})
     holding = [(a, b) for a, b in itertools.pairwise(edges) if not (a in points and np.nextafter(a, np.inf) >= b)]
-    cells = sorted([(point, point) for point in points] + holding)
-    return Grid(column, np.array([a for a, _ in cells]), np.array([b for _, b in cells]), whole, merge=not column.edges)
+    return sorted([(point, point) for point in points] + holding)
 
 
 def numeric_bounds(column: Column) -> tuple[float, float]:
