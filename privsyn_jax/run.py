@@ -32,6 +32,7 @@ from privsyn_jax.types import Records, Schema, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain, write_json
 
 _CURVE_POINTS = 12
+_CONDITIONED = "The synthetic rows met synthesis.conditions and are compared with all real rows: expect a difference."
 
 
 def prepare(settings: Settings) -> tuple[Schema, Plan]:
@@ -147,11 +148,12 @@ def _release(run: Run, synthesis: Synthesis, workdir: Workdir) -> None:
 def _evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:
     result = evaluation.evaluate(schema, records.train, records.test, synthetic, seed=settings.seed)
     write_json(workdir.evaluation / "metrics.json", result.metrics)
+    conditions = [_CONDITIONED] if settings.synthesis.conditions else []
     details = {
         "notice": PRIVATE_NOTICE,
         "curves": result.curves,
         "pair_errors": result.pair_errors,
-        "skipped": result.skipped,
+        "skipped": [*conditions, *result.skipped],
     }
     write_json(workdir.evaluation / "details.json", details)
 

@@ -93,7 +93,7 @@ def _cast_datetime(values: Any, missing, column, out_of_bounds, place) -> Cast:
     moments = moments.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
     lower, upper = (np.datetime64(datetime.datetime.fromisoformat(b), "us") for b in (column.lower, column.upper))
     moments, num_outside = _within_bounds(moments, lower, upper, missing, out_of_bounds, place)
-    result = np.full(len(values), np.datetime64("NaT"), dtype="datetime64[us]")
+    result = np.full(len(values), np.datetime64("NaT", "us"), dtype="datetime64[us]")
     result[~missing] = moments
     return Cast(pd.Series(result), num_outside)
 
