@@ -14,7 +14,7 @@ def main(settings) -> None:
     from privsyn_jax.statement import declared_public
 
     schema, plan = prepare(settings)
-    print("\n".join(plan_lines(plan, settings, schema)))
+    print("\n".join(plan_lines(plan, schema)))
     print("declared public:")
     print("\n".join(f"  {fact}" for fact in declared_public(schema)))
     print("measuring a few steps on random records ...")

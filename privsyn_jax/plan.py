@@ -59,12 +59,7 @@ class Plan:
 
     @property
     def training_event(self) -> accounting.Event:
-        return {
-            "kind": "poisson_gaussian",
-            "sampling_rate": self.sampling_rate,
-            "noise_multiplier": self.noise_multiplier,
-            "count": self.num_steps,
-        }
+        return _training_event(self.sampling_rate, self.noise_multiplier, self.num_steps)
 
     @property
     def release_events(self) -> list[accounting.Event]:
@@ -109,12 +104,7 @@ def make_plan(settings: Settings, schema: Schema) -> Plan:
         return Plan(epsilon=math.inf, releases=releases, noise_multiplier=0.0, **common)
 
     def step_event(noise):
-        return {
-            "kind": "poisson_gaussian",
-            "sampling_rate": sampling_rate,
-            "noise_multiplier": noise,
-            "count": training.num_steps,
-        }
+        return _training_event(sampling_rate, noise, training.num_steps)
 
     if privacy.epsilon is not None:
         epsilon = privacy.epsilon
@@ -175,6 +165,15 @@ def _need(name: str, share: float, purpose: str) -> None:
 def _releases(shares: dict[str, float], epsilon: float, delta: float) -> tuple[Release, ...]:
     whole = accounting.gaussian_noise_multiplier(epsilon, delta)
     return tuple(Release(name, share, whole / math.sqrt(share)) for name, share in shares.items())
+
+
+def _training_event(sampling_rate: float, noise_multiplier: float, num_steps: int) -> accounting.Event:
+    return {
+        "kind": "poisson_gaussian",
+        "sampling_rate": sampling_rate,
+        "noise_multiplier": noise_multiplier,
+        "count": num_steps,
+    }
 
 
 def _release_events(releases: tuple[Release, ...], category_delta: float) -> list[accounting.Event]:

@@ -59,7 +59,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
       UserError: bad input; nothing is left behind.
     """
     schema, plan = prepare(settings)
-    announce("\n".join(plan_lines(plan, settings, schema)))
+    announce("\n".join(plan_lines(plan, schema)))
     records = DATASETS[settings.data.name].load(settings.data, schema)
     with open_workdir(path, settings.to_dict(), records.content_hash) as workdir:
         if workdir.is_finished:
@@ -96,7 +96,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         return summary(workdir)
 
 
-def plan_lines(plan: Plan, settings: Settings, schema: Schema) -> list[str]:
+def plan_lines(plan: Plan, schema: Schema) -> list[str]:
     """The budget table and the mechanism in words."""
     target = f"epsilon {plan.epsilon:.4g}" if plan.noise_multiplier else "NOT PRIVATE"
     lines = [

@@ -3,8 +3,6 @@
 import bz2
 import gzip
 import json
-import os
-import pathlib
 
 import numpy as np
 import pandas as pd
@@ -451,17 +449,9 @@ def test_other_adult_rows_than_the_published_are_refused(tmp_path, monkeypatch):
         adult.load(data, schema)
 
 
-def adult_dir():
-    shared = pathlib.Path(__file__).parents[1] / ".." / "shared" / "data"
-    folder = pathlib.Path(os.environ.get("PRIVSYN_DATA_DIR", shared)) / "adult"
-    if not (folder / "adult.data").is_file():
-        pytest.skip("UCI Adult is not at $PRIVSYN_DATA_DIR/adult or ../shared/data/adult")
-    return str(folder)
-
-
 @pytest.mark.parametrize("split, num_records", [("uci", 32561), ("paper", 34189)])
-def test_adult_loads_from_its_original_files(split, num_records):
-    data = DataSettings(name="adult", dir=adult_dir(), split=split)
+def test_adult_loads_from_its_original_files(split, num_records, adult_dir):
+    data = DataSettings(name="adult", dir=str(adult_dir), split=split)
     schema = DATASETS["adult"].read_schema(data)
     records = DATASETS["adult"].load(data, schema)
     assert schema.num_records == num_records
