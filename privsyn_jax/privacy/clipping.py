@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,9 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privsyn_jax.privacy import ghost
+
 # A float32 norm and a float32 rescaling are each off by a few 1e-7 relative; clipping to slightly
 # less keeps the true L2 norm of every contribution at or below l2_clip_norm.
 _CLIP_MARGIN = 1e-6
+METHODS = ("auto", "ghost", "microbatch", "vmap")
+DEFAULT_MEMORY_BUDGET = 2 * 2**30  # bytes of per-example gradients held at once
+
+_log = logging.getLogger(__name__)
 
 
 class ClippedSum(NamedTuple):
@@ -32,6 +39,10 @@ def clipped_grad_sum(
     key: jax.Array,
     *,
     l2_clip_norm: jax.Array | float,
+    method: str = "auto",
+    num_draws: int = 1,
+    example_ids: jax.Array | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> ClippedSum:
     """Sum over examples of per-example gradients, each scaled down to global L2 norm <= l2_clip_norm.
 
@@ -44,35 +55,134 @@ def clipped_grad_sum(
       params: {"private": pytree, "public": pytree}; differentiated with respect to "private" only.
       examples: pytree of arrays [batch, ...].
       is_padding: bool [batch].
-      key: split into one key per example, for losses that draw noise of their own. Keys follow the position in
-        the batch; they are secret and independent of the records, so the bound holds for each draw of them.
+      key: folded with the id of each example, for losses that draw noise of their own. Keys are secret and
+        independent of the records, so the bound holds for each draw of them.
       l2_clip_norm: the bound C (may be traced).
+      method: all give the same sum, up to float32 rounding:
+        "vmap": per-example gradients, formed and weighted; the reference.
+        "microbatch": the same in slices whose gradients fit memory_budget.
+        "ghost": one backward pass whose per-example norms come from activations and cotangents, see `ghost`.
+        "auto": "ghost", in slices where needed, unless it would only form per-example gradients anyway. The choice
+          and its reasons are logged at level INFO, once per compilation.
+      num_draws: the loss of an example is the mean over this many keys (noise, time steps, augmentations),
+        averaged before clipping, so that the sensitivity does not change.
+      example_ids: int32 [batch], default 0, 1, ...; what an example draws depends on its id, not on its place.
+      memory_budget: bytes that per-example gradients may take ("microbatch" and "auto").
+
+    Raises:
+      ValueError: an unknown method, or inside a shard_map that sums gradients over devices before they are clipped.
 
     Source: Abadi et al. 2016, "Deep Learning with Differential Privacy", Algorithm 1.
     """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} must be one of {', '.join(METHODS)}")
+    _refuse_replicated_params(params["private"], examples)
 
     def loss(private, example, example_key):
-        return private_loss({**params, "private": private}, example, example_key)
+        whole = {**params, "private": private}
+        if num_draws == 1:
+            return private_loss(whole, example, example_key)
+        draws = jax.vmap(lambda draw_key: private_loss(whole, example, draw_key))
+        return jnp.mean(draws(jax.random.split(example_key, num_draws)))
 
-    keys = jax.random.split(key, is_padding.shape[0])
-    losses, grads = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0, 0))(params["private"], examples, keys)
+    ids = jnp.arange(is_padding.shape[0]) if example_ids is None else example_ids
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(ids)
+    private = params["private"]
+    plan, reason = None, ""
+    if method in ("ghost", "auto"):
+        plan = ghost.make_plan(loss, private, (examples, keys))
+        if method == "auto" and not plan.saves_gradients:
+            plan, reason = None, ": no parameter is used in a matrix operation that ghost norms know"
+    example_bytes = 4 * num_parameters(private) if plan is None else plan.kept_bytes_per_example
+    batch_size = slice_size = is_padding.shape[0]
+    if method in ("microbatch", "auto"):
+        slice_size = min(batch_size, max(1, memory_budget // max(1, example_bytes)))
+    _explain(plan, batch_size, slice_size, reason)
+
+    def clip(examples, keys, is_padding):
+        if plan is None:
+            return _clip(_all_gradients(loss, private, examples, keys), is_padding, l2_clip_norm)
+        return _clip(ghost.per_example(plan, private, (examples, keys)), is_padding, l2_clip_norm)
+
+    if slice_size >= batch_size:
+        return clip(examples, keys, is_padding)
+    unroll = jax.default_backend() == "cpu" and ghost.contains_conv(loss, private, (examples, keys))
+    return _in_slices(clip, (examples, keys, is_padding), slice_size, unroll=unroll)
+
+
+def _refuse_replicated_params(private: Any, examples: Any) -> None:
+    """In shard_map(check_vma=True), gradients for replicated parameters are sums over devices: no clipping holds."""
+    common = frozenset.intersection(*(ghost.varying_axes(leaf) for leaf in jax.tree.leaves(private)))
+    summed = frozenset().union(*(ghost.varying_axes(leaf) for leaf in jax.tree.leaves(examples))) - common
+    if summed:
+        raise ValueError(
+            f"per-example gradients would be summed over the device axes {sorted(summed)} before they are clipped: "
+            "pass check_vma=False to shard_map"
+        )
+
+
+def _explain(plan: ghost.Plan | None, batch_size: int, slice_size: int, reason: str) -> None:
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    slices = f", {slice_size} examples at a time" if slice_size < batch_size else ""
+    _log.info(
+        "clipped gradients of %d examples by %s%s%s", batch_size, "vmap" if plan is None else "ghost", slices, reason
+    )
+    for line in plan.lines() if plan is not None else ():
+        _log.info("  %s", line)
+
+
+def _all_gradients(loss: Callable[..., jax.Array], private: Any, examples: Any, keys: jax.Array) -> ghost.Gradients:
+    """Every example's whole gradient, formed."""
+    losses, grads = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0, 0))(private, examples, keys)
     leaves, treedef = jax.tree.flatten(grads)
     flat = [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in leaves]
     norms = jnp.sqrt(sum(jnp.sum(jnp.square(leaf), axis=1) for leaf in flat))
+
+    def weighted_sum(weights, counted):
+        # The default precision of accelerators would round weights and rows to 7 or 10 bits, up past the bound.
+        sums = [jnp.matmul(weights, jnp.where(counted[:, None], leaf, 0.0), precision="highest") for leaf in flat]
+        shaped = [total.reshape(leaf.shape[1:]) for total, leaf in zip(sums, leaves, strict=True)]
+        return jax.tree.unflatten(treedef, shaped)
+
+    return ghost.Gradients(losses, norms, weighted_sum)
+
+
+def _clip(gradients: ghost.Gradients, is_padding: jax.Array, l2_clip_norm: jax.Array | float) -> ClippedSum:
+    losses, norms, weighted_sum = gradients
     finite = jnp.isfinite(norms)
     counted = finite & ~is_padding
     factors = jnp.where(counted, jnp.minimum(1.0, l2_clip_norm * (1 - _CLIP_MARGIN) / jnp.maximum(norms, 1e-30)), 0.0)
-    # A zero factor does not remove a NaN (0 * NaN = NaN), so rows that do not count are replaced.
-    # The default precision of accelerators would round factors and rows to 7 or 10 bits, up past the bound.
-    sums = [jnp.matmul(factors, jnp.where(counted[:, None], leaf, 0.0), precision="highest") for leaf in flat]
-    sums = [total.reshape(leaf.shape[1:]) for total, leaf in zip(sums, leaves, strict=True)]
     return ClippedSum(
-        grad_sum=jax.tree.unflatten(treedef, sums),
-        nonprivate_loss_sum=jnp.sum(jnp.where(counted, losses, 0.0)),
+        grad_sum=weighted_sum(factors, counted),
+        nonprivate_loss_sum=jnp.sum(jnp.where(counted, losses.astype(jnp.float32), 0.0)),
         nonprivate_clipped_count=jnp.sum(counted & (norms > l2_clip_norm), dtype=jnp.int32),
         nonprivate_norm_sum=jnp.sum(jnp.where(counted, norms, 0.0)),
         nonprivate_nonfinite_count=jnp.sum(~finite & ~is_padding, dtype=jnp.int32),
     )
+
+
+def _in_slices(clip: Callable[..., ClippedSum], batch: tuple[Any, Any, jax.Array], size: int, *, unroll: bool):
+    """clip() over slices of `size` examples, added up. The last slice is filled with padding.
+
+    A loop of XLA runs a convolution's gradient some hundred times slower on CPU (`unroll` avoids it).
+    """
+    examples, keys, is_padding = batch
+    count = -(-len(is_padding) // size)
+    rows = jnp.minimum(jnp.arange(count * size), len(is_padding) - 1).reshape(count, size)
+    is_fill = (jnp.arange(count * size) >= len(is_padding)).reshape(count, size)
+
+    def one(rows, is_fill):
+        part = jax.tree.map(lambda array: array[rows], examples)
+        return clip(part, keys[rows], is_padding[rows] | is_fill)
+
+    total = one(rows[0], is_fill[0])
+    if unroll:
+        for number in range(1, count):
+            total = jax.tree.map(jnp.add, total, one(rows[number], is_fill[number]))
+        return total
+    add = lambda total, piece: (jax.tree.map(jnp.add, total, one(*piece)), None)  # noqa: E731
+    return jax.lax.scan(add, total, (rows[1:], is_fill[1:]))[0]
 
 
 def microbatched_grad_sum(
@@ -85,6 +195,8 @@ def microbatched_grad_sum(
     *,
     l2_clip_norm: jax.Array | float,
     microbatch_size: int,
+    method: str = "auto",
+    num_draws: int = 1,
 ) -> ClippedSum:
     """`clipped_grad_sum` over the drawn records, in as many microbatches as the draw needs.
 
@@ -110,7 +222,15 @@ def microbatched_grad_sum(
         is_padding = start + jnp.arange(microbatch_size) >= batch_size
         examples = jax.tree.map(lambda array: array[rows], records)
         part = clipped_grad_sum(
-            private_loss, params, examples, is_padding, jax.random.fold_in(key, number), l2_clip_norm=l2_clip_norm
+            private_loss,
+            params,
+            examples,
+            is_padding,
+            key,
+            l2_clip_norm=l2_clip_norm,
+            method=method,
+            num_draws=num_draws,
+            example_ids=rows,
         )
         return jax.tree.map(jnp.add, total, part)
 

@@ -1,0 +1,97 @@
+"""Squared norms of sums of outer products, without forming them.
+
+Everything here is for one example; callers vmap. All products are float32 at the highest precision: an
+accelerator's default would round the norms, and with them the clip factors, past the bound.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privsyn_jax.privacy.ghost.uses import HIGHEST
+
+# Above this, |rows|^2 times an underflowing |cols|^2 could report a norm far too small; such an example counts as
+# not finite. Activations of a network in working order are nowhere near.
+_MAX_SQUARE = 1e24
+# Unit roundoff of float32. A Gram norm is a sum of T^2 terms that may cancel; its rounding is of the order of this
+# times the sum of the terms' magnitudes, which is added so that cancellation never makes a norm too small.
+_ROUNDOFF = 2.0**-24
+
+
+def single(rows: jax.Array, cols: jax.Array) -> jax.Array:
+    """|rows (outer) cols|^2 for T = 1: rows [S, 1, K], cols [S, 1, P]. Source: Goodfellow 2015, arXiv:1510.01799."""
+    left, right = _squares(rows), _squares(cols)
+    return jnp.sum(jnp.where(jnp.maximum(left, right) < _MAX_SQUARE, left * right, jnp.inf))
+
+
+def masked_single(rows: jax.Array, cols: jax.Array, mask: jax.Array, row_class, col_class) -> jax.Array:
+    """|mask * (rows (outer) cols)|^2 for S = T = 1, with the mask given by its distinct rows and columns.
+
+    Args:
+      mask: [distinct rows, distinct columns]; row_class: int [K]; col_class: int [P].
+    """
+    num_rows, num_cols = mask.shape
+    left = jnp.matmul(jnp.square(rows[0, 0]), jax.nn.one_hot(row_class, num_rows), precision=HIGHEST)
+    right = jnp.matmul(jnp.square(cols[0, 0]), jax.nn.one_hot(col_class, num_cols), precision=HIGHEST)
+    total = jnp.sum(left * jnp.matmul(jnp.square(mask), right, precision=HIGHEST))
+    return jnp.where(jnp.maximum(left.sum(), right.sum()) < _MAX_SQUARE, total, jnp.inf)
+
+
+def gram(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """|sum over uses and t of rows_t (outer) cols_t|^2 = sum over t, u of <rows_t, rows_u> <cols_t, cols_u>.
+
+    Args:
+      pairs: (rows [S, T, K] or indices int [S, T], cols [S, T, P]) of every use of the parameter; the terms
+        between different uses are part of the norm.
+
+    Source: Li et al. 2022, "Large Language Models Can Be Strong Differentially Private Learners", section 4.
+    """
+    dense = [(rows, cols) for rows, cols in pairs if rows.ndim == 3]
+    looked_up = [(index, cols) for index, cols in pairs if index.ndim == 2]
+    total = jnp.float32(0)
+    if dense:
+        rows, cols = _side_by_side(dense)
+        total += gram_of(_inner(rows, rows), cols)
+    if looked_up:
+        index, values = _side_by_side(looked_up)
+        total += _rounded_up(jnp.where(index[:, :, None] == index[:, None, :], _inner(values, values), 0.0))
+    if dense and looked_up:
+        entries = jnp.take_along_axis(rows, index[:, None, :], axis=2)
+        total += 2 * _rounded_up(entries * _inner(cols, values))
+    return jnp.maximum(total, 0.0)  # NaN stays NaN
+
+
+def gram_of(row_gram: jax.Array, cols: jax.Array) -> jax.Array:
+    """The same for one use, from the inner products of its rows [S, T, T] and its cols [S, T, P]."""
+    col_gram = _inner(cols, cols)
+    row_squares, col_squares = (jnp.diagonal(products, axis1=1, axis2=2) for products in (row_gram, col_gram))
+    magnitude = jnp.sum(jnp.square(jnp.sum(jnp.sqrt(row_squares * col_squares), axis=1)))
+    total = jnp.maximum(jnp.sum(row_gram * col_gram), 0.0) + _ROUNDOFF * magnitude
+    return jnp.where(jnp.maximum(row_squares.max(), col_squares.max()) < _MAX_SQUARE, total, jnp.inf)
+
+
+def _rounded_up(terms: jax.Array) -> jax.Array:
+    return jnp.sum(terms) + _ROUNDOFF * jnp.sum(jnp.abs(terms))
+
+
+def _side_by_side(pairs: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array]:
+    rows, cols = zip(*pairs, strict=True)
+    return jnp.concatenate(rows, axis=1), jnp.concatenate(cols, axis=1).astype(jnp.float32)
+
+
+def _inner(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.einsum("stk,suk->stu", left.astype(jnp.float32), right.astype(jnp.float32), precision=HIGHEST)
+
+
+def _squares(array: jax.Array) -> jax.Array:
+    """Sums of squares [S] of [S, 1, F]."""
+    return jnp.sum(jnp.square(array.astype(jnp.float32)), axis=(1, 2))
+
+
+def compressed_mask(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(distinct rows and columns only, class of every row, class of every column) of a matrix [K, P]."""
+    _, first_row, row_class = np.unique(mask, axis=0, return_index=True, return_inverse=True)
+    _, first_col, col_class = np.unique(mask, axis=1, return_index=True, return_inverse=True)
+    return mask[np.ix_(first_row, first_col)], row_class.reshape(-1), col_class.reshape(-1)
