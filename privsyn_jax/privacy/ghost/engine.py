@@ -199,15 +199,18 @@ def _values(nodes, leaves):
 
 def _piece_sum(piece: Piece, captured, cotangents, kept, weights, counted) -> jax.Array:
     grads = kept.get(piece.positions[0])
-    if grads is not None:
+    if grads is not None and any(v.use.kind != "tile" for v in piece.views):
         return _contracted(weights, counted, grads)
     total: Any = 0.0
     for v, position in zip(piece.views, piece.positions, strict=True):
         operand, cotangent = captured[position], cotangents[position]
-        if jnp.issubdtype(operand.dtype, jnp.floating):
-            operand = _only(counted, operand.astype(jnp.float32), v.num_loops)
         cotangent = _only(counted, cotangent.astype(jnp.float32), v.num_loops)
         cotangent = cotangent * _along(weights, cotangent, v.num_loops)
+        if v.use.kind == "tile":
+            total = total + jnp.sum(cotangent, axis=v.num_loops)
+            continue
+        if jnp.issubdtype(operand.dtype, jnp.floating):
+            operand = _only(counted, operand.astype(jnp.float32), v.num_loops)
         total = total + weighted_sum(v, operand, cotangent)
     return total
 

@@ -33,8 +33,8 @@ def masked_single(rows: jax.Array, cols: jax.Array, mask: jax.Array, row_class, 
       mask: [distinct rows, distinct columns]; row_class: int [K]; col_class: int [P].
     """
     num_rows, num_cols = mask.shape
-    left = jnp.matmul(jnp.square(rows[0, 0]), jax.nn.one_hot(row_class, num_rows), precision=HIGHEST)
-    right = jnp.matmul(jnp.square(cols[0, 0]), jax.nn.one_hot(col_class, num_cols), precision=HIGHEST)
+    left = jnp.matmul(jnp.square(rows.reshape(-1)), jax.nn.one_hot(row_class, num_rows), precision=HIGHEST)
+    right = jnp.matmul(jnp.square(cols.reshape(-1)), jax.nn.one_hot(col_class, num_cols), precision=HIGHEST)
     total = jnp.sum(left * jnp.matmul(jnp.square(mask), right, precision=HIGHEST))
     return jnp.where(jnp.maximum(left.sum(), right.sum()) < _MAX_SQUARE, total, jnp.inf)
 
@@ -86,8 +86,9 @@ def _inner(left: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def _squares(array: jax.Array) -> jax.Array:
-    """Sums of squares [S] of [S, 1, F]."""
-    return jnp.sum(jnp.square(array.astype(jnp.float32)), axis=(1, 2))
+    """Sums of squares of [S, 1, F], [S] or, if S = 1, a scalar: axes of length 1 would keep XLA from fusing."""
+    array = array.astype(jnp.float32)
+    return jnp.sum(jnp.square(array.reshape(-1) if len(array) == 1 else array[:, 0]), axis=-1)
 
 
 def compressed_mask(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
