@@ -13,8 +13,9 @@ from privsyn_jax.fitted import build_generator
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.clipping import num_parameters
 from privsyn_jax.settings import Settings
+from privsyn_jax.training.dp_sgd import make_step
 from privsyn_jax.training.state import initial_state
-from privsyn_jax.training.step import make_dp_step, many_steps
+from privsyn_jax.training.step import many_steps
 from privsyn_jax.transforms.grid import make_grid
 from privsyn_jax.types import Schema
 
@@ -32,16 +33,7 @@ def estimate(settings: Settings, schema: Schema, plan: Plan) -> list[str]:
     cardinalities = tuple(grid.size or _UNKNOWN_CATEGORIES for grid in grids)
     generator = build_generator(settings, schema, cardinalities)
     params = generator.init(jax.random.key(0))
-    step = make_dp_step(
-        generator.private_loss,
-        optax.adam(1e-3),
-        sampling_rate=plan.sampling_rate,
-        expected_batch_size=plan.expected_batch_size,
-        l2_clip_norm=plan.l2_clip_norm,
-        noise_multiplier=plan.noise_multiplier,
-        microbatch_size=settings.training.microbatch_size,
-        ema_decay=settings.training.ema_decay,
-    )
+    step = make_step(generator.private_loss, optax.adam(1e-3), plan, settings.training)
     codes = np.random.default_rng(0).integers(cardinalities, size=(schema.num_records, len(cardinalities)))
     records, state = jnp.asarray(codes, jnp.int32), initial_state(params, optax.adam(1e-3))
     started = time.perf_counter()
@@ -55,7 +47,8 @@ def estimate(settings: Settings, schema: Schema, plan: Plan) -> list[str]:
     used = (memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes) / 2**20
     return [
         f"parameters that receive noise: {num_parameters(params['private']):,}",
-        f"device memory of a training step: {used:,.0f} MiB (microbatch of {settings.training.microbatch_size})",
+        f"device memory of a training step: {used:,.0f} MiB (microbatch of {step.microbatch_size})",
+        f"clipped gradients: {step.gradient_choice(params, records).headline}",
         f"training on {jax.devices()[0].device_kind}: {seconds:.3f} s a step, "
         f"{seconds * plan.num_steps / 60:.1f} min in all, after {compile_seconds:.0f} s of compilation",
     ]

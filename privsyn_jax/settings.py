@@ -166,25 +166,48 @@ class TrainingSettings:
       expected_batch_size: records per Poisson batch, in expectation; 0 means an eighth of num_records, at most 2048.
       learning_rate: peak of Adam's cosine decay.
       ema_decay: of the parameter average that is sampled from.
-      microbatch_size: examples whose gradients are held at once.
+      microbatch_size: examples per gradient sum; 0 means automatic. A draw takes as many sums as it needs.
       steps_per_dispatch: steps per call of the device, and between two marks of the progress bar.
+      gradient_method: how per-example gradients are clipped and summed: "auto", "ghost", "microbatch" or "vmap".
+        All give the same sum.
+      num_draws: draws of the loss's own noise per record, averaged before clipping.
+      compute_dtype: "float32" or "bfloat16", of the loss; clipping, sums and noise stay float32.
+      num_devices: devices that share a step; 0 means all.
+      device_wrapper: "pmap" or "shard_map", for several devices.
+      records_on: where the encoded records stay: "device", "host", or "auto" (host if they do not fit).
     """
 
     num_steps: int = 400
     expected_batch_size: int = 0
     learning_rate: float = 3e-3
     ema_decay: float = 0.99
-    microbatch_size: int = 128
+    microbatch_size: int = 0
     steps_per_dispatch: int = 20
+    gradient_method: str = "auto"
+    num_draws: int = 1
+    compute_dtype: str = "float32"
+    num_devices: int = 0
+    device_wrapper: str = "pmap"
+    records_on: str = "auto"
 
     def __post_init__(self):
         _require(
             self.expected_batch_size >= 0,
             f"training.expected_batch_size is {self.expected_batch_size}: give 0 (automatic) or more",
         )
-        for name in ("num_steps", "microbatch_size", "steps_per_dispatch"):
+        for name in ("num_steps", "steps_per_dispatch", "num_draws"):
             value = getattr(self, name)
             _require(value >= 1, f"training.{name} is {value}: give at least 1")
+        for name in ("microbatch_size", "num_devices"):
+            value = getattr(self, name)
+            _require(value >= 0, f"training.{name} is {value}: give 0 (automatic) or more")
+        for name, allowed in (
+            ("gradient_method", ("auto", "ghost", "microbatch", "vmap")),
+            ("compute_dtype", ("float32", "bfloat16")),
+            ("device_wrapper", ("pmap", "shard_map")),
+            ("records_on", ("auto", "device", "host")),
+        ):
+            _one_of(f"training.{name}", getattr(self, name), allowed)
         _require(
             0 < self.learning_rate < math.inf,
             f"training.learning_rate is {self.learning_rate}: give a finite number above 0",

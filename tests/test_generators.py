@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from privsyn_jax.models import GENERATORS
-from privsyn_jax.privacy.clipping import microbatched_grad_sum
+from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 from privsyn_jax.training.marginals import Marginals
 
 CARDINALITIES = (3, 2, 4)

@@ -16,7 +16,7 @@ from privsyn_jax.settings import TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.marginals import choose_pairs
 from privsyn_jax.training.state import TrainState, initial_state
-from privsyn_jax.training.step import make_dp_step, many_steps
+from privsyn_jax.training.step import DPStep, many_steps
 from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Generator
 
@@ -67,7 +67,7 @@ def make_step(private_loss, optimizer=SGD, **changes):
         "microbatch_size": 4,
         "ema_decay": EMA_DECAY,
     }
-    return make_dp_step(private_loss, optimizer, **{**arguments, **changes})
+    return DPStep(private_loss, optimizer, **{**arguments, **changes})
 
 
 def start(size: int = SIZE, optimizer=SGD) -> TrainState:

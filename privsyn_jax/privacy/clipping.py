@@ -31,6 +31,12 @@ class ClippedSum(NamedTuple):
     nonprivate_nonfinite_count: jax.Array  # scalar int32, examples dropped for a NaN or infinite gradient
 
 
+def empty_sum(private: Any) -> ClippedSum:
+    """The sum over no example."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), private)
+    return ClippedSum(zeros, jnp.float32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
+
+
 def clipped_grad_sum(
     private_loss: Callable[..., jax.Array],
     params: Any,
@@ -74,40 +80,81 @@ def clipped_grad_sum(
 
     Source: Abadi et al. 2016, "Deep Learning with Differential Privacy", Algorithm 1.
     """
+    _refuse_replicated_params(params["private"], examples)
+    batch_size, private = is_padding.shape[0], params["private"]
+    loss = _mean_over_draws(private_loss, params, num_draws)
+    ids = jnp.arange(batch_size) if example_ids is None else example_ids
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(ids)
+    choice = choose(
+        private_loss,
+        params,
+        examples,
+        keys,
+        method=method,
+        num_draws=num_draws,
+        memory_budget=memory_budget,
+    )
+    for line in choice.lines:
+        _log.info("%s", line)
+
+    def clip(examples, keys, is_padding):
+        if choice.plan is None:
+            return _clip(_all_gradients(loss, private, examples, keys), is_padding, l2_clip_norm)
+        return _clip(ghost.per_example(choice.plan, private, (examples, keys)), is_padding, l2_clip_norm)
+
+    if choice.slice_size >= batch_size:
+        return clip(examples, keys, is_padding)
+    unroll = jax.default_backend() == "cpu" and ghost.contains_conv(loss, private, (examples, keys))
+    return _in_slices(clip, (examples, keys, is_padding), choice.slice_size, unroll=unroll)
+
+
+class Choice(NamedTuple):
+    """How clipped gradients are taken."""
+
+    plan: ghost.Plan | None  # None: vmap
+    slice_size: int  # examples at a time
+    headline: str
+    lines: list[str]  # the headline and the reasons
+
+
+def choose(
+    private_loss: Callable[..., jax.Array],
+    params: Any,
+    examples: Any,
+    keys: Any,
+    *,
+    method: str = "auto",
+    num_draws: int = 1,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Choice:
+    """What `clipped_grad_sum` does with such arguments; examples and keys [batch, ...] may be shapes."""
     if method not in METHODS:
         raise ValueError(f"method {method!r} must be one of {', '.join(METHODS)}")
-    _refuse_replicated_params(params["private"], examples)
-
-    def loss(private, example, example_key):
-        whole = {**params, "private": private}
-        if num_draws == 1:
-            return private_loss(whole, example, example_key)
-        draws = jax.vmap(lambda draw_key: private_loss(whole, example, draw_key))
-        return jnp.mean(draws(jax.random.split(example_key, num_draws)))
-
-    ids = jnp.arange(is_padding.shape[0]) if example_ids is None else example_ids
-    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(ids)
-    private = params["private"]
-    plan, reason = None, ""
+    private, plan, reason, batch_size = params["private"], None, "", keys.shape[0]
     if method in ("ghost", "auto"):
-        plan = ghost.make_plan(loss, private, (examples, keys))
+        plan = ghost.make_plan(_mean_over_draws(private_loss, params, num_draws), private, (examples, keys))
         if method == "auto" and not plan.saves_gradients:
             plan, reason = None, ": no parameter is used in a matrix operation that ghost norms know"
     example_bytes = 4 * num_parameters(private) if plan is None else plan.kept_bytes_per_example
-    batch_size = slice_size = is_padding.shape[0]
+    slice_size = batch_size
     if method in ("microbatch", "auto"):
         slice_size = min(batch_size, max(1, memory_budget // max(1, example_bytes)))
-    _explain(plan, batch_size, slice_size, reason)
+    slices = f", {slice_size} examples at a time" if slice_size < batch_size else ""
+    headline = f"{'vmap' if plan is None else plan.headline} for {batch_size} examples{slices}{reason}"
+    return Choice(plan, slice_size, headline, [headline, *(plan.lines() if plan is not None else ())])
 
-    def clip(examples, keys, is_padding):
-        if plan is None:
-            return _clip(_all_gradients(loss, private, examples, keys), is_padding, l2_clip_norm)
-        return _clip(ghost.per_example(plan, private, (examples, keys)), is_padding, l2_clip_norm)
 
-    if slice_size >= batch_size:
-        return clip(examples, keys, is_padding)
-    unroll = jax.default_backend() == "cpu" and ghost.contains_conv(loss, private, (examples, keys))
-    return _in_slices(clip, (examples, keys, is_padding), slice_size, unroll=unroll)
+def _mean_over_draws(private_loss: Callable[..., jax.Array], params: Any, num_draws: int) -> Callable[..., jax.Array]:
+    """(private parameters, example, key) -> scalar."""
+
+    def loss(private, example, key):
+        whole = {**params, "private": private}
+        if num_draws == 1:
+            return private_loss(whole, example, key)
+        draws = jax.vmap(lambda draw_key: private_loss(whole, example, draw_key))
+        return jnp.mean(draws(jax.random.split(key, num_draws)))
+
+    return loss
 
 
 def _refuse_replicated_params(private: Any, examples: Any) -> None:
@@ -119,17 +166,6 @@ def _refuse_replicated_params(private: Any, examples: Any) -> None:
             f"per-example gradients would be summed over the device axes {sorted(summed)} before they are clipped: "
             "pass check_vma=False to shard_map"
         )
-
-
-def _explain(plan: ghost.Plan | None, batch_size: int, slice_size: int, reason: str) -> None:
-    if not _log.isEnabledFor(logging.INFO):
-        return
-    slices = f", {slice_size} examples at a time" if slice_size < batch_size else ""
-    _log.info(
-        "clipped gradients of %d examples by %s%s%s", batch_size, "vmap" if plan is None else "ghost", slices, reason
-    )
-    for line in plan.lines() if plan is not None else ():
-        _log.info("  %s", line)
 
 
 def _all_gradients(loss: Callable[..., jax.Array], private: Any, examples: Any, keys: jax.Array) -> ghost.Gradients:
@@ -183,61 +219,6 @@ def _in_slices(clip: Callable[..., ClippedSum], batch: tuple[Any, Any, jax.Array
         return total
     add = lambda total, piece: (jax.tree.map(jnp.add, total, one(*piece)), None)  # noqa: E731
     return jax.lax.scan(add, total, (rows[1:], is_fill[1:]))[0]
-
-
-def microbatched_grad_sum(
-    private_loss: Callable[..., jax.Array],
-    params: Any,
-    records: jax.Array,
-    indices: jax.Array,
-    batch_size: jax.Array,
-    key: jax.Array,
-    *,
-    l2_clip_norm: jax.Array | float,
-    microbatch_size: int,
-    method: str = "auto",
-    num_draws: int = 1,
-) -> ClippedSum:
-    """`clipped_grad_sum` over the drawn records, in as many microbatches as the draw needs.
-
-    The number of microbatches follows the draw, so a batch of any size, empty included, is processed
-    whole under one compilation; nothing is truncated.
-
-    Args:
-      records: pytree of arrays [num_records, ...], the whole encoded table.
-      indices: int32 [capacity], capacity a multiple of microbatch_size; the first `batch_size` are the draw.
-      batch_size: scalar int32, the realised (private) batch size.
-      key: folded with the microbatch number.
-      microbatch_size: examples per vectorised gradient (static); memory grows with it.
-
-    Raises:
-      ValueError: the capacity is no multiple of microbatch_size: the last slice would count records twice.
-    """
-    if indices.shape[0] % microbatch_size:
-        raise ValueError(f"capacity {indices.shape[0]} must be a multiple of microbatch_size {microbatch_size}")
-
-    def add_microbatch(number, total):
-        start = number * microbatch_size
-        rows = jax.lax.dynamic_slice(indices, (start,), (microbatch_size,))
-        is_padding = start + jnp.arange(microbatch_size) >= batch_size
-        examples = jax.tree.map(lambda array: array[rows], records)
-        part = clipped_grad_sum(
-            private_loss,
-            params,
-            examples,
-            is_padding,
-            key,
-            l2_clip_norm=l2_clip_norm,
-            method=method,
-            num_draws=num_draws,
-            example_ids=rows,
-        )
-        return jax.tree.map(jnp.add, total, part)
-
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), params["private"])
-    empty = ClippedSum(zeros, jnp.float32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
-    num_microbatches = -(-batch_size // microbatch_size)
-    return jax.lax.fori_loop(0, num_microbatches, add_microbatch, empty)
 
 
 def num_parameters(private_params: Any) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -16,8 +15,9 @@ from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import TrainingSettings
 from privsyn_jax.training import loop
 from privsyn_jax.training.marginals import Marginals, choose_pairs
+from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import initial_state
-from privsyn_jax.training.step import make_dp_step
+from privsyn_jax.training.step import DPStep, in_bfloat16
 from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Generator, Params
 
@@ -62,6 +62,27 @@ def buy_marginals(
     return Marginals(one_way.counts, one_way.stddev, pairs, stddev)
 
 
+def make_step(
+    private_loss: Callable[..., jax.Array],
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    settings: TrainingSettings,
+) -> DPStep:
+    """The step that the plan pays for."""
+    return DPStep(
+        in_bfloat16(private_loss) if settings.compute_dtype == "bfloat16" else private_loss,
+        optimizer,
+        sampling_rate=plan.sampling_rate,
+        expected_batch_size=plan.expected_batch_size,
+        l2_clip_norm=plan.l2_clip_norm,
+        noise_multiplier=plan.noise_multiplier,
+        microbatch_size=settings.microbatch_size or automatic_microbatch_size(plan.expected_batch_size),
+        ema_decay=settings.ema_decay,
+        method=settings.gradient_method,
+        num_draws=settings.num_draws,
+    )
+
+
 def train(
     generator: Generator,
     codes: np.ndarray,
@@ -90,16 +111,8 @@ def train(
     if calibrate:
         params = calibrate(params, marginals, calibration_keys[0])
     optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, plan.num_steps))
-    step = make_dp_step(
-        generator.private_loss,
-        optimizer,
-        sampling_rate=plan.sampling_rate,
-        expected_batch_size=plan.expected_batch_size,
-        l2_clip_norm=plan.l2_clip_norm,
-        noise_multiplier=plan.noise_multiplier,
-        microbatch_size=settings.microbatch_size,
-        ema_decay=settings.ema_decay,
-    )
+    step = make_step(generator.private_loss, optimizer, plan, settings)
+    records, compile_steps = place(step, params, codes, settings)
     ledger.charge(
         "training",
         "the gradient of every sampled record",
@@ -109,11 +122,12 @@ def train(
     state = loop.fit(
         step,
         initial_state(params, optimizer),
-        jnp.asarray(codes),
+        records,
         key=secret,
         num_steps=plan.num_steps,
         steps_per_dispatch=settings.steps_per_dispatch,
         hooks=hooks,
+        compile_steps=compile_steps,
     )
     params = {**state.params, "private": state.ema}
     if calibrate:

@@ -11,6 +11,8 @@ import numpy as np
 from privsyn_jax.training.state import TrainState
 from privsyn_jax.training.step import many_steps
 
+Compiled = Callable[..., tuple[TrainState, dict[str, jax.Array]]]  # (state, records, key) -> (state, logs [count])
+
 Hook = Callable[[TrainState, dict[str, np.ndarray]], None]
 
 
@@ -23,6 +25,7 @@ def fit(
     num_steps: int,
     steps_per_dispatch: int,
     hooks: Sequence[Hook] = (),
+    compile_steps: Callable[[Callable[..., Any], int], Compiled] | None = None,
 ) -> TrainState:
     """Trains from state.step to num_steps.
 
@@ -31,8 +34,10 @@ def fit(
 
     Args:
       step: (state, records, key) -> (state, nonprivate log).
-      records: pytree of arrays on the device, the whole encoded table.
+      records: pytree of arrays, the whole encoded table, where compile_steps wants it.
       key: secret.
+      compile_steps: how many steps become one dispatch, (step, count) -> Compiled; default `step.many_steps`, on one
+        device that holds the records. See also `parallel` and `feed`.
       hooks: called before the first dispatch with empty logs, and after every dispatch with one log entry per step.
     """
     dispatch = {}
@@ -42,7 +47,7 @@ def fit(
     while done < num_steps:
         count = min(steps_per_dispatch, num_steps - done)
         if count not in dispatch:
-            dispatch[count] = many_steps(step, count)
+            dispatch[count] = (compile_steps or many_steps)(step, count)
         state, logs = dispatch[count](state, records, key)
         done += count
         logs = {name: np.asarray(values) for name, values in logs.items()}

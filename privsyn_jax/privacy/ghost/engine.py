@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -35,6 +36,12 @@ class Plan:
         """Per-example gradients that are formed and kept until the norms are known."""
         kept = [piece.shape for group in self.groups for piece in group.pieces if piece.method == "gradient"]
         return 4 * sum(math.prod(shape) for shape in kept)
+
+    @property
+    def headline(self) -> str:
+        """How many parameter expressions are done which way."""
+        counts = collections.Counter(piece.method for group in self.groups for piece in group.pieces)
+        return "ghost (" + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) + ")"
 
     def lines(self) -> list[str]:
         """One line per parameter expression: what it is, how it is done, why."""

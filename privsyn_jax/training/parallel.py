@@ -1,0 +1,90 @@
+"""Data parallel steps: rows and sums over devices. The only file that names a device axis.
+
+Every device makes the same global Poisson draw, takes the drawn rows among its own, and clips and sums them; the
+sums are added over devices, and every device adds the same noise, drawn once from a key that all share. The result
+does not depend on the number of devices, up to the order of float32 additions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from privsyn_jax.training.step import DPStep, Shard, repeated
+
+AXIS = "data"
+WRAPPERS = ("pmap", "shard_map")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataParallel:
+    """The devices that share a table of num_rows rows.
+
+    Attributes:
+      devices: of all processes, in the same order on each.
+      wrapper: "pmap" or "shard_map".
+    """
+
+    devices: Sequence[Any]
+    num_rows: int
+    wrapper: str = "pmap"
+
+    def __post_init__(self):
+        if self.wrapper not in WRAPPERS:
+            raise ValueError(f"wrapper {self.wrapper!r} must be one of {', '.join(WRAPPERS)}")
+
+    @property
+    def rows_per_device(self) -> int:
+        return -(-self.num_rows // len(self.devices))
+
+    def place(self, records: Any) -> Any:
+        """Puts each device's rows on it, filled up with zeros to equal parts.
+
+        Args:
+          records: pytree of arrays [num_rows, ...] on the host; a process reads the rows of its own devices only.
+
+        Returns:
+          pytree of arrays [devices (pmap: of this process), rows_per_device, ...].
+        """
+        return jax.tree.map(self._place, records)
+
+    def _place(self, array: Any) -> Any:
+        def part(number: int) -> np.ndarray:
+            rows = np.asarray(array[number * self.rows_per_device : (number + 1) * self.rows_per_device])
+            return np.pad(rows, [(0, self.rows_per_device - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+
+        own = [(number, device) for number, device in enumerate(self.devices) if device in jax.local_devices()]
+        shards = [jax.device_put(part(number)[None], device) for number, device in own]
+        count = len(own) if self.wrapper == "pmap" else len(self.devices)
+        mesh = Mesh(np.array([device for _, device in own]), (AXIS,)) if self.wrapper == "pmap" else self._mesh
+        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+        shape = (count, self.rows_per_device, *array.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+    @property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+    def many_steps(self, step: DPStep, count: int) -> Callable[..., Any]:
+        """(state, placed records, key) -> (state, logs [count]), as `training.step.many_steps` on one device."""
+        run = repeated(dataclasses.replace(step, shard=Shard(AXIS, self.num_rows)), count)
+        if self.wrapper == "pmap":
+            return jax.pmap(run, AXIS, in_axes=(None, 0, None), out_axes=None, devices=self.devices, donate_argnums=0)
+
+        def on_own_rows(state, records, key):
+            return run(state, jax.tree.map(lambda array: array[0], records), key)
+
+        # With check_vma=True, gradients for the replicated parameters would be sums over devices before clipping.
+        sharded = jax.shard_map(
+            on_own_rows,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        return jax.jit(sharded, donate_argnums=0)
