@@ -105,7 +105,7 @@ def test_a_small_rate_gives_empty_batches_with_their_probability():
 
 
 def test_a_capacity_that_could_truncate_is_refused():
-    with pytest.raises(ValueError, match="capacity 39 is smaller than num_rows 40"):
+    with pytest.raises(ValueError, match="capacity 39 is smaller than the 40 rows"):
         poisson_batch(jax.random.key(0), num_rows=ROWS, sampling_rate=0.1, capacity=ROWS - 1)
 
 
