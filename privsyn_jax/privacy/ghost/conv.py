@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import jax
@@ -68,24 +67,6 @@ def _windows(use: Use, operand: jax.Array) -> list[jax.Array]:
         lax.slice(array, (0, *offset, 0), (batch, *_stops(use, offset), channels), (1, *steps, 1))
         for offset in _offsets(use)
     ]
-
-
-def gram_of_patches(use: Use, operand: jax.Array) -> jax.Array:
-    """Inner products [T, T] of all pairs of patches, from those of all pairs of pixels; one group, N = 1.
-
-    A patch is k^d pixels, and the inner product of two patches is the sum of k^d inner products of pixels at
-    equal offsets: each pixel pair is computed once instead of once per offset that reads it.
-    """
-    array = padded_input(use, operand)[0]
-    spatial = array.shape[:-1]
-    pixels = array.reshape(-1, array.shape[-1]).astype(jnp.float32)
-    grams = jnp.matmul(pixels, pixels.T, precision=lax.Precision.HIGHEST).reshape(*spatial, *spatial)
-    sizes, steps = _out_sizes(use), use.eqn.params["window_strides"]
-    total = 0.0
-    for offset in _offsets(use):
-        stops = _stops(use, offset)
-        total = total + lax.slice(grams, (*offset, *offset), (*stops, *stops), (*steps, *steps))
-    return jnp.reshape(total, (math.prod(sizes), math.prod(sizes)))
 
 
 def kernel_shaped(use: Use, grad: jax.Array, num_lead: int) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from privsyn_jax.privacy.ghost import conv, norms
+from privsyn_jax.privacy.ghost import norms
 from privsyn_jax.privacy.ghost.plan import MACHINES, Group, Machine, Piece, make_groups
 from privsyn_jax.privacy.ghost.trace import Trace, evaluate, has_conv, trace
 from privsyn_jax.privacy.ghost.uses import factors, gradient, weighted_sum
@@ -153,11 +153,6 @@ def _piece_norms(piece: Piece, captured, cotangents, *, pulled_back: bool) -> tu
         if piece.method == "gradient":
             grad = sum(gradient(v, *argument) for v, argument in pairs)
             return jnp.float32(0) if pulled_back else jnp.sum(jnp.square(grad)), grad
-        if piece.method == "pixel gram":
-            (v, (operand, cotangent)) = pairs[0]
-            row_gram = conv.gram_of_patches(v.use, operand)
-            cols = conv.output_last(v.use, cotangent)
-            return norms.gram_of(row_gram[None], cols.reshape(1, -1, cols.shape[-1])), None
         split = [_oriented(piece.views[0], v, *factors(v, *argument)) for v, argument in pairs]
         if piece.method == "single":
             return norms.single(*split[0]), None

@@ -53,7 +53,11 @@ def gram(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
     total = jnp.float32(0)
     if dense:
         rows, cols = _side_by_side(dense)
-        total += gram_of(_inner(rows, rows), cols)
+        row_gram, col_gram = _inner(rows, rows), _inner(cols, cols)
+        row_squares, col_squares = (jnp.diagonal(products, axis1=1, axis2=2) for products in (row_gram, col_gram))
+        magnitude = jnp.sum(jnp.square(jnp.sum(jnp.sqrt(row_squares * col_squares), axis=1)))
+        total += jnp.sum(row_gram * col_gram) + _ROUNDOFF * magnitude
+        total = jnp.where(jnp.maximum(row_squares.max(), col_squares.max()) < _MAX_SQUARE, total, jnp.inf)
     if looked_up:
         index, values = _side_by_side(looked_up)
         total += _rounded_up(jnp.where(index[:, :, None] == index[:, None, :], _inner(values, values), 0.0))
@@ -61,15 +65,6 @@ def gram(pairs: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
         entries = jnp.take_along_axis(rows, index[:, None, :], axis=2)
         total += 2 * _rounded_up(entries * _inner(cols, values))
     return jnp.maximum(total, 0.0)  # NaN stays NaN
-
-
-def gram_of(row_gram: jax.Array, cols: jax.Array) -> jax.Array:
-    """The same for one use, from the inner products of its rows [S, T, T] and its cols [S, T, P]."""
-    col_gram = _inner(cols, cols)
-    row_squares, col_squares = (jnp.diagonal(products, axis1=1, axis2=2) for products in (row_gram, col_gram))
-    magnitude = jnp.sum(jnp.square(jnp.sum(jnp.sqrt(row_squares * col_squares), axis=1)))
-    total = jnp.maximum(jnp.sum(row_gram * col_gram), 0.0) + _ROUNDOFF * magnitude
-    return jnp.where(jnp.maximum(row_squares.max(), col_squares.max()) < _MAX_SQUARE, total, jnp.inf)
 
 
 def _rounded_up(terms: jax.Array) -> jax.Array:

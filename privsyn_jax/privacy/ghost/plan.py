@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from privsyn_jax.privacy.ghost import conv
 from privsyn_jax.privacy.ghost.norms import compressed_mask
 from privsyn_jax.privacy.ghost.trace import Node, Trace, evaluate
 from privsyn_jax.privacy.ghost.uses import View, factors, view
@@ -45,7 +45,7 @@ class Piece:
     Attributes:
       node, shape: the expression and its shape, loop axes first.
       views: its uses; positions: their numbers among the trace's uses.
-      method: "gradient" (kept per example) | "single" | "masked" | "gram" | "pixel gram".
+      method: "gradient" (kept per example) | "single" | "masked" | "gram".
       chunk: examples whose norms are taken at once; None for all.
       mask: of method "masked", see norms.compressed_mask.
       reason: for the log.
@@ -172,61 +172,48 @@ def _piece(positions, views: list[View], captured, isometric, mask, batch_size: 
     method = min(costs, key=lambda name: costs[name])
     modelled = ", ".join(f"{name} {cost / 1e6:.2g}" for name, cost in costs.items())
     reason = f"{sizes.length} positions; modelled Mflop an example: {modelled}"
-    return make(method, reason, chunk=_chunk(method, sizes, batch_size, machine))
+    # Only patches are worth it: they are many times larger than what they are made of.
+    chunk = _chunk(method, sizes, batch_size, machine) if first.use.kind == "conv" else None
+    return make(method, reason, chunk=chunk)
 
 
 class _Sizes(NamedTuple):
-    """Of the common form: stack S, all positions T of all uses, rows K, cols P; pixels of a convolution's input."""
+    """Of the common form: stack S, all positions T of all uses, rows K, cols P."""
 
     stack: int
     length: int
     rows: int
     cols: int
-    pixels: int = 0
-    channels: int = 0
 
 
 def _sizes(views: list[View], captured: Sequence[Any]) -> _Sizes:
     shapes = [
-        jax.eval_shape(lambda x, g, v=v: factors(v, x, g), x, v.use.eps) for v, x in zip(views, captured, strict=True)
+        jax.eval_shape(functools.partial(factors, v), operand, v.use.eps)
+        for v, operand in zip(views, captured, strict=True)
     ]
-    (rows, cols), first = shapes[0], views[0]
-    length = sum(cols.shape[1] for _, cols in shapes)
-    if first.use.kind == "gather":
-        return _Sizes(cols.shape[0], length, math.prod(first.shape[axis] for axis in first.rows), cols.shape[2])
-    pixels = channels = 0
-    if first.use.kind == "conv" and len(views) == 1 and not first.use.loops and rows.shape[0] == 1:
-        padded = jax.eval_shape(lambda x: conv.padded_input(first.use, x), captured[0]).shape
-        if padded[0] == 1:
-            pixels, channels = math.prod(padded[1:-1]), padded[-1]
-    return _Sizes(cols.shape[0], length, rows.shape[2], cols.shape[2], pixels, channels)
+    rows, cols = shapes[0]
+    is_lookup = views[0].use.kind == "gather"
+    num_rows = math.prod(views[0].shape[axis] for axis in views[0].rows) if is_lookup else rows.shape[2]
+    return _Sizes(cols.shape[0], sum(cols.shape[1] for _, cols in shapes), num_rows, cols.shape[2])
 
 
 def _costs(views: list[View], sizes: _Sizes, machine: Machine) -> dict[str, float]:
     """Flops of an example's norm and share of the sum, by method; memory traffic counts as flops."""
-    stack, length, rows, cols, pixels, channels = sizes
-    product = 2 * stack * length * rows * cols
-    moved = 4 * machine.flops_per_byte
+    stack, length, rows, cols = sizes
     is_lookup = views[0].use.kind == "gather"
-    own_sum = stack * length * cols * moved if is_lookup else product
-    costs = {
-        "gradient": (own_sum if is_lookup else product) + 3 * stack * rows * cols * moved,
-        "gram": 2 * stack * length**2 * (cols + (0 if is_lookup else rows)) + 3 * stack * length**2 * moved + own_sum,
+    moved = 4 * machine.flops_per_byte  # writing or reading one number
+    own_sum = stack * length * cols * (moved if is_lookup else 2 * rows)
+    return {
+        "gradient": own_sum + 3 * stack * rows * cols * moved,
+        "gram": own_sum + stack * length**2 * (2 * cols + (0 if is_lookup else 2 * rows) + 3 * moved),
     }
-    if pixels:
-        costs["pixel gram"] = 2 * pixels**2 * channels + 2 * length**2 * cols + 3 * pixels**2 * moved + own_sum
-    return costs
 
 
 def _chunk(method: str, sizes: _Sizes, batch_size: int, machine: Machine) -> int | None:
-    """Examples at a time, so that what the method forms stays in the cache."""
+    """Examples at a time, so that patches and what is made of them stay in the cache."""
     if machine.chunk_bytes is None:
         return None
-    stack, length, rows, cols, pixels, channels = sizes
-    formed = {
-        "gradient": length * (rows + cols) + rows * cols,
-        "gram": length * (rows + cols) + 2 * length**2,
-        "pixel gram": pixels * channels + pixels**2 + 2 * length**2 + length * cols,
-    }
-    chunk = max(1, machine.chunk_bytes // (4 * stack * formed[method]))
-    return None if chunk >= batch_size else int(chunk)
+    stack, length, rows, cols = sizes
+    formed = length * (rows + cols) + (rows * cols if method == "gradient" else 2 * length**2)
+    chunk = max(1, machine.chunk_bytes // (4 * stack * formed))
+    return None if chunk >= batch_size else chunk
