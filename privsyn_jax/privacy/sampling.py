@@ -58,13 +58,11 @@ def poisson_batch(
     Returns:
       indices int32 [capacity] from 0 to below num_local, the drawn rows first, then zeros; batch_size, scalar int32.
     """
-    num_local = num_rows if num_local is None else num_local
-    if capacity < num_local:
-        raise ValueError(
-            f"capacity {capacity} is smaller than the {num_local} rows held here: a batch could be truncated"
-        )
+    size = num_rows if num_local is None else num_local
+    if capacity < size:
+        raise ValueError(f"capacity {capacity} is smaller than the {size} rows held here: a batch could be truncated")
     drawn = poisson_draw(key, num_rows=num_rows, sampling_rate=sampling_rate)
-    if num_local != num_rows:
+    if num_local is not None:  # even if it equals num_rows: of eight devices with one row, seven hold none
         # Filled up to any first_row of a device: a dynamic slice past the end would be moved back.
         drawn = jnp.concatenate([drawn, jnp.zeros(num_local, bool)])
         drawn = jax.lax.dynamic_slice(drawn, (jnp.minimum(first_row, num_rows),), (num_local,))

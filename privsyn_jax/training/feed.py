@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +23,14 @@ def many_steps(step: DPStep, count: int) -> Callable[..., Any]:
     """
     draw, nothing = jax.jit(step.draw, static_argnums=2), jax.jit(empty_sum)
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)
     def add_slice(total, state, examples, ids, is_padding, key):
         return jax.tree.map(jnp.add, total, step.clipped(state, examples, ids, is_padding, key))
 
     def finish(state, total, batch_size, key):
         return step.update(state, total, batch_size, step.keys(state.step, key)[2])
 
-    update = jax.jit(finish, donate_argnums=(0, 1))
+    update = jax.jit(finish, donate_argnums=0)
 
     def run(state: TrainState, records: Any, key: jax.Array):
         num_rows, first = len(jax.tree.leaves(records)[0]), int(state.step)

@@ -15,15 +15,16 @@ from privsyn_jax.training.parallel import DataParallel
 from privsyn_jax.training.step import DPStep, many_steps
 from privsyn_jax.types import UserError
 
-_CPU_MICROBATCH_SIZE = 128  # activations of small networks then stay in the cache
+_CPU_MICROBATCH_SIZE = 64  # activations of small networks then stay in the cache
 _SHARE_OF_MEMORY = 0.5  # that records may take of a device's
 
 
-def automatic_microbatch_size(expected_batch_size: float) -> int:
-    """One microbatch holds nearly every draw, except on CPU, where small ones are faster."""
+def automatic_microbatch_size(expected_batch_size: float, num_devices: int = 1) -> int:
+    """One microbatch holds nearly every device's part of a draw, except on CPU, where small ones are faster."""
     if jax.default_backend() == "cpu":
         return _CPU_MICROBATCH_SIZE
-    return 8 * math.ceil((expected_batch_size + 4 * math.sqrt(expected_batch_size)) / 8)
+    part = expected_batch_size / num_devices
+    return 8 * math.ceil((part + 4 * math.sqrt(part)) / 8)
 
 
 def place(step: DPStep, params: Any, records: Any, settings: TrainingSettings) -> tuple[Any, Any]:
@@ -34,12 +35,17 @@ def place(step: DPStep, params: Any, records: Any, settings: TrainingSettings) -
       records: pytree of NumPy arrays [n, ...].
 
     Raises:
-      UserError: there are fewer devices than settings.num_devices.
+      UserError: there are fewer devices than settings.num_devices, or several would be fed from the host.
     """
     devices = jax.devices()[: settings.num_devices or None]
     if settings.num_devices > len(devices):
         raise UserError(f"training.num_devices is {settings.num_devices}: this machine has {len(devices)}")
-    if len(devices) > 1:
+    if len(devices) > 1 or jax.process_count() > 1:
+        if settings.records_on == "host":
+            raise UserError(
+                f"training.records_on is 'host', which feeds one device of one process, not {len(devices)}: "
+                "set training.num_devices to 1, or records_on to 'device'"
+            )
         parallel = DataParallel(tuple(devices), len(jax.tree.leaves(records)[0]), settings.device_wrapper)
         return parallel.place(records), parallel.many_steps
     if settings.records_on == "host" or (
