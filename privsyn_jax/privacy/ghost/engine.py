@@ -70,7 +70,7 @@ def make_plan(loss: Callable[..., jax.Array], params: Any, inputs: Any, *, machi
     if machine is None:
         machine = MACHINES.get(jax.default_backend(), MACHINES["gpu"])
     paths, tree = jax.tree.flatten_with_path(params)
-    leaves = [leaf for _, leaf in paths]
+    leaves = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for _, leaf in paths]
     flat_inputs, input_tree = jax.tree.flatten(inputs)
     batch_size = flat_inputs[0].shape[0]
 
@@ -81,8 +81,7 @@ def make_plan(loss: Callable[..., jax.Array], params: Any, inputs: Any, *, machi
     traced = trace(flat_loss, leaves, example)
     eps = [use.eps for use in traced.uses]
     _, captured = jax.eval_shape(traced.capture, leaves, eps, example)
-    shapes = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
-    groups = make_groups(traced, captured, shapes, batch_size, machine)
+    groups = make_groups(traced, captured, leaves, batch_size, machine)
     return Plan(traced, groups, [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths])
 
 
@@ -94,7 +93,7 @@ def contains_conv(loss: Callable[..., jax.Array], params: Any, inputs: Any) -> b
 
 def per_example(plan: Plan, params: Any, inputs: Any) -> Gradients:
     """Losses and gradient norms of every example of a batch, from one forward and one backward pass."""
-    leaves, tree = jax.tree.flatten(params)
+    leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     flat_inputs = jax.tree.leaves(inputs)
     batch_size = flat_inputs[0].shape[0]
     uses = plan.traced.uses
@@ -153,7 +152,7 @@ def _piece_norms(piece: Piece, captured, cotangents, *, pulled_back: bool) -> tu
         if piece.method == "gradient":
             grad = sum(gradient(v, *argument) for v, argument in pairs)
             return jnp.float32(0) if pulled_back else jnp.sum(jnp.square(grad)), grad
-        split = [_oriented(piece.views[0], v, *factors(v, *argument)) for v, argument in pairs]
+        split = [_oriented(piece.row_axes, v, *factors(v, *argument)) for v, argument in pairs]
         if piece.method == "single":
             return norms.single(*split[0]), None
         if piece.mask is not None:
@@ -163,9 +162,9 @@ def _piece_norms(piece: Piece, captured, cotangents, *, pulled_back: bool) -> tu
     return _mapped(one, arguments, axes, piece.chunk)
 
 
-def _oriented(first, v, rows, cols):
-    """Factors with the rows of the first view's: a matrix and its transpose swap them."""
-    return (rows, cols) if v.rows == first.rows else (cols, rows)
+def _oriented(row_axes, v, rows, cols):
+    """Factors whose rows run over the given axes: a matrix and its transpose swap them."""
+    return (rows, cols) if v.rows == row_axes else (cols, rows)
 
 
 def _mapped(one: Callable[[Any], Any], arguments: Any, axes: Sequence[int], chunk: int | None) -> Any:

@@ -18,7 +18,7 @@ from privsyn_jax.privacy.ghost.uses import View, factors, view
 # Operations that only move entries: the gradient of the result has the norm of the gradient of the operands, as
 # long as no entry is read twice.
 _SELECTIONS = {
-    "convert_element_type", "copy", "copy_p", "reshape", "transpose", "squeeze", "expand_dims", "rev", "concatenate",
+    "copy", "copy_p", "reshape", "transpose", "squeeze", "expand_dims", "rev", "concatenate",
     "slice", "split",
 }  # fmt: skip
 
@@ -60,6 +60,11 @@ class Piece:
     chunk: int | None = None
     mask: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
+    @property
+    def row_axes(self) -> tuple[int, ...]:
+        """Axes of the rows when uses are set side by side; those of a lookup are given."""
+        return next((v.rows for v in self.views if v.use.kind == "gather"), self.views[0].rows)
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -79,7 +84,7 @@ def make_groups(
       captured: shapes of one example's captured operands, one per use.
       shapes: of the parameters.
     """
-    by_key: dict[tuple, list[tuple[int, View]]] = {}
+    by_key: dict[int, list[tuple[int, View]]] = {}
     for position, use in enumerate(traced.uses):
         seen = view(use)
         by_key.setdefault(seen.node.key, []).append((position, seen))
@@ -111,14 +116,15 @@ def _connected(sets: Sequence[frozenset[int]]) -> list[list[int]]:
 
 
 def _only_moves(node: Node) -> bool:
-    if node.kind in ("param", "slice"):
-        return node.kind == "param" or _only_moves(node.inputs[0])
-    return node.op in _SELECTIONS and all(map(_only_moves, node.inputs))
+    if node.kind == "param":
+        return True
+    moves = node.kind == "slice" or node.is_cast or node.op in _SELECTIONS
+    return moves and all(map(_only_moves, node.inputs))
 
 
 def _no_entry_twice(nodes: Sequence[Node], shapes: Sequence[jax.ShapeDtypeStruct]) -> bool:
     """Whether expressions that only move entries read each parameter entry at most once, all together."""
-    if len(nodes) == 1 and nodes[0].op not in ("concatenate",) and not nodes[0].inputs:
+    if len(nodes) == 1 and nodes[0].kind == "param":
         return True
     params = sorted(frozenset().union(*(node.params for node in nodes)))
     starts = dict(zip(params, np.cumsum([0, *(math.prod(shapes[i].shape) for i in params)]), strict=False))
@@ -159,14 +165,17 @@ def _piece(positions, views: list[View], captured, isometric, mask, batch_size: 
     if len({v.label for v in views}) > 1 or first.use.kind == "tile":
         return make("gradient", f"used in {len(views)} different ways: gradients per example")
     sizes = _sizes(views, [captured[position] for position in positions])
-    if mask is not None and first.use.kind == "dot" and (sizes.stack, sizes.length) == (1, 1):
+    if 0 in sizes:
+        return make("gradient", "no positions")
+    is_product = first.use.kind == "dot" and len(views) == 1 and sizes.length == 1
+    if mask is not None and is_product and sizes.stack == 1:
         arranged = np.transpose(mask, [*first.rows, *first.cols]).reshape(sizes.rows, sizes.cols)
         small = compressed_mask(arranged)
         if small[0].size * 4 < arranged.size:
             return make("masked", f"masked by a constant with {small[0].shape} distinct rows and columns", mask=small)
     if not isometric:
         return make("gradient", "a function of parameters: gradients per example, pulled back")
-    if sizes.length == 1 and first.use.kind == "dot":
+    if is_product:
         return make("single", "one position: the norm is a product")
     costs = _costs(views, sizes, machine)
     method = min(costs, key=lambda name: costs[name])

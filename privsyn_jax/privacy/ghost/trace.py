@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 _INLINED = {"jit", "pjit", "closed_call", "core_call"}
@@ -29,14 +30,14 @@ class Node:
     """An expression in parameters and constants.
 
     Attributes:
-      key: equal for expressions that are the same by construction.
+      key: equal for expressions that are the same by construction; of the interpreter that made the node.
       params: indices of the parameters in it.
       loops: numbers of the scans whose step it is sliced by, outermost first.
       kind: "param" | "const" | "slice" (of one step of the last loop) | "op".
     """
 
     kind: str
-    key: tuple
+    key: int
     params: frozenset[int]
     loops: tuple[int, ...] = ()
     value: Any = None  # const: the array; param: its index
@@ -48,6 +49,13 @@ class Node:
     def op(self) -> str:
         """Name of the primitive, "" for a leaf."""
         return self.eqn.primitive.name if self.kind == "op" else ""
+
+    @property
+    def is_cast(self) -> bool:
+        """Whether this is another expression in another floating-point precision."""
+        return self.op == "convert_element_type" and all(
+            jnp.issubdtype(atom.aval.dtype, jnp.floating) for atom in (*self.eqn.invars, *self.eqn.outvars)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +106,7 @@ class Trace:
     def capture(self, leaves: Sequence[Any], eps: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, list[Any]]:
         """The loss of one example, and per use the operand that meets the parameter (loop axes first)."""
         interpreter = _Interpreter(eps, self)
-        (loss,) = interpreter.run_closed(self.closed_jaxpr, [*_as_static(leaves), *inputs])
-        return _plain(loss), interpreter.captured
+        return interpreter.run_loss(self.closed_jaxpr, leaves, inputs), interpreter.captured
 
 
 def trace(loss: Callable[..., jax.Array], leaves: Sequence[Any], inputs: Sequence[Any]) -> Trace:
@@ -109,14 +116,10 @@ def trace(loss: Callable[..., jax.Array], leaves: Sequence[Any], inputs: Sequenc
       leaves: parameters (arrays or shapes).
       inputs: flat inputs of one example, its key included (arrays or shapes).
     """
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), list(leaves))
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     closed_jaxpr = jax.make_jaxpr(loss)(*shapes, *inputs)
     interpreter = _Interpreter()
-
-    def run(params, rest):
-        return [_plain(out) for out in interpreter.run_closed(closed_jaxpr, [*_as_static(params), *rest])]
-
-    jax.eval_shape(run, shapes, list(inputs))
+    jax.eval_shape(lambda *args: interpreter.run_loss(closed_jaxpr, *args), shapes, list(inputs))
     return Trace(closed_jaxpr, interpreter.uses, interpreter.bodies)
 
 
@@ -127,20 +130,32 @@ def evaluate(node: Node, leaves: Sequence[Any] | dict[int, Any], *, skip_casts: 
       leaves: parameters by index.
       skip_casts: leaves out conversions of dtype, for expressions that only move entries or scale them.
     """
-    if node.kind == "param":
-        return leaves[node.value]
-    if node.kind == "const":
-        return node.value
-    values = [evaluate(child, leaves, skip_casts=skip_casts) for child in node.inputs]
-    if node.kind == "slice" or (skip_casts and node.op == "convert_element_type"):
-        return values[0]
+    known: dict[int, Any] = {}  # by id: an expression may be read many times
 
-    def function(*operands):
-        return _bind(node.eqn, operands)[node.output]
+    def value_of(node: Node) -> Any:
+        if id(node) not in known:
+            known[id(node)] = compute(node)
+        return known[id(node)]
 
-    for loop in reversed(node.loops):
-        function = jax.vmap(function, in_axes=tuple(0 if loop in child.loops else None for child in node.inputs))
-    return function(*values)
+    def compute(node: Node) -> Any:
+        if node.kind in ("param", "const"):
+            return leaves[node.value] if node.kind == "param" else node.value
+        if skip_casts and not node.params:
+            return evaluate(node, leaves)
+        values = [value_of(child) for child in node.inputs]
+        if node.kind == "slice" or (skip_casts and node.is_cast):
+            return values[0]
+
+        def function(*operands):
+            if skip_casts and node.op == "mul":
+                return jnp.multiply(*(operand.astype(jnp.float32) for operand in operands))
+            return _bind(node.eqn, operands)[node.output]
+
+        for loop in reversed(node.loops):
+            function = jax.vmap(function, in_axes=tuple(0 if loop in child.loops else None for child in node.inputs))
+        return function(*values)
+
+    return value_of(node)
 
 
 def varying_axes(value: Any) -> frozenset[str]:
@@ -157,37 +172,6 @@ def has_conv(jaxpr: Any) -> bool:
     )
 
 
-def _as_static(leaves: Sequence[Any]) -> list[Static]:
-    return [
-        Static(Node("param", ("param", index), frozenset([index]), value=index), leaf)
-        for index, leaf in enumerate(leaves)
-    ]
-
-
-def _constant(value: Any) -> Static:
-    is_scalar = isinstance(value, (bool, int, float, complex)) or jnp.ndim(value) == 0
-    key = ("const", str(jnp.result_type(value)), str(value) if is_scalar else id(value))
-    return Static(Node("const", key, frozenset(), value=value), value)
-
-
-def _step_of(static: Static, loop: int, value: Any) -> Static:
-    source = static.node
-    return Static(
-        Node("slice", ("slice", loop, source.key), source.params, (*source.loops, loop), inputs=(source,)), value
-    )
-
-
-def _applied(eqn: Any, statics: Sequence[Static], values: Sequence[Any]) -> list[Static]:
-    nodes = tuple(static.node for static in statics)
-    params = frozenset().union(*(node.params for node in nodes))
-    loops = tuple(sorted(set().union(*(node.loops for node in nodes))))
-    base = (eqn.primitive.name, str(eqn.params), *(node.key for node in nodes))
-    return [
-        Static(Node("op", (*base, number), params, loops, inputs=nodes, eqn=eqn, output=number), value)
-        for number, value in enumerate(values)
-    ]
-
-
 def _bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
@@ -196,6 +180,10 @@ def _bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Static) else value
+
+
+def _has_gradient(eqn: Any, value: Any) -> bool:
+    return eqn.primitive.name != "stop_gradient" and jnp.issubdtype(value.dtype, jnp.inexact)
 
 
 def _holds_params(value: Any) -> bool:
@@ -214,17 +202,60 @@ class _Interpreter:
         self._first_use = first_use
         self._next_body = first_body
         self._loops: tuple[tuple[int, int], ...] = ()  # (number, length) of the scans around
+        self._keys: dict[Any, int] = {}
+
+    def run_loss(self, closed_jaxpr: Any, leaves: Sequence[Any], inputs: Sequence[Any]) -> Any:
+        params = [
+            Static(self._node("param", index, params=frozenset([index]), value=index), leaf)
+            for index, leaf in enumerate(leaves)
+        ]
+        (loss,) = self.run_closed(closed_jaxpr, [*params, *inputs])
+        return self._tiled(loss)
+
+    def _node(self, kind: str, identity: Any, *, params: frozenset[int] = frozenset(), **more: Any) -> Node:
+        """A node whose key is that of every node of the same identity."""
+        try:
+            key = self._keys.setdefault((kind, identity), len(self._keys))
+        except TypeError:  # unhashable: a node of its own
+            key = self._keys.setdefault(object(), len(self._keys))
+        return Node(kind, key, params, **more)
+
+    def _constant(self, value: Any) -> Static:
+        is_number = isinstance(value, (bool, int, float, complex, np.generic)) or (
+            isinstance(value, np.ndarray) and value.ndim == 0
+        )
+        identity = (str(jnp.result_type(value)), str(value)) if is_number else id(value)
+        return Static(self._node("const", identity, value=value), value)
+
+    def _step_of(self, whole: Static, loop: int, value: Any) -> Static:
+        source = whole.node
+        loops = (*source.loops, loop)
+        node = self._node("slice", (loop, source.key), params=source.params, loops=loops, inputs=(source,))
+        return Static(node, value)
+
+    def _applied(self, eqn: Any, operands: Sequence[Static], values: Sequence[Any]) -> list[Any]:
+        """Results of an operation on static values; without a gradient, they are as good as the example's."""
+        nodes = tuple(operand.node for operand in operands)
+        params = frozenset().union(*(node.params for node in nodes))
+        loops = tuple(sorted(set().union(*(node.loops for node in nodes))))
+        identity = (eqn.primitive, tuple(sorted(eqn.params.items())), *(node.key for node in nodes))
+        return [
+            Static(self._node("op", (*identity, i), params=params, loops=loops, inputs=nodes, eqn=eqn, output=i), value)
+            if not params or _has_gradient(eqn, value)
+            else value
+            for i, value in enumerate(values)
+        ]
 
     def run_closed(self, closed_jaxpr: Any, args: Sequence[Any]) -> list[Any]:
         if not isinstance(closed_jaxpr, core.ClosedJaxpr):
             return self._run(closed_jaxpr, args)
-        return self._run(closed_jaxpr.jaxpr, [*map(_constant, closed_jaxpr.consts), *args])
+        return self._run(closed_jaxpr.jaxpr, [*map(self._constant, closed_jaxpr.consts), *args])
 
     def _run(self, jaxpr: Any, args: Sequence[Any]) -> list[Any]:
         env: dict[Any, Any] = {}
 
         def read(atom):
-            return _constant(atom.val) if isinstance(atom, core.Literal) else env[atom]
+            return self._constant(atom.val) if isinstance(atom, core.Literal) else env[atom]
 
         env.update(zip([*jaxpr.constvars, *jaxpr.invars], args, strict=True))
         for eqn in jaxpr.eqns:
@@ -234,7 +265,7 @@ class _Interpreter:
     def _equation(self, eqn: Any, operands: list[Any]) -> list[Any]:
         name = eqn.primitive.name
         if all(isinstance(operand, Static) for operand in operands) and not eqn.effects:
-            return _applied(eqn, operands, _bind(eqn, [operand.value for operand in operands]))
+            return self._applied(eqn, operands, _bind(eqn, [operand.value for operand in operands]))
         if not any(map(_holds_params, operands)):
             return _bind(eqn, [_plain(operand) for operand in operands])
         if name in _CHECKPOINTS:
@@ -262,7 +293,7 @@ class _Interpreter:
 
     def _tiled(self, value: Any) -> Any:
         """A static value as one of the example's own: its eps has loop axes only where the expression has."""
-        if not _holds_params(value) or not jnp.issubdtype(value.value.dtype, jnp.floating):
+        if not _holds_params(value):
             return _plain(value)
         if self.known is not None:
             self.captured.append(())
@@ -321,7 +352,7 @@ class _Interpreter:
 
         def body(interpreter, carry, step):
             step = [
-                _step_of(whole, number, value) if isinstance(whole, Static) else value
+                interpreter._step_of(whole, number, value) if isinstance(whole, Static) else value
                 for whole, value in zip(steps, step, strict=True)
             ]
             results = interpreter.run_closed(eqn.params["jaxpr"], [*consts, *carry, *step])

@@ -60,7 +60,7 @@ class View:
 def view(use: Use) -> View:
     """Looks through transposes and casts, so that W and W.T are uses of one matrix."""
     node, axes, shape = use.node, list(range(len(use.shape))), list(use.shape)
-    while node.op == "convert_element_type" or (node.op == "transpose" and use.kind == "dot"):
+    while node.is_cast or (node.op == "transpose" and use.kind == "dot"):
         if node.op == "transpose":
             permutation = node.eqn.params["permutation"]
             axes = [permutation[axis] for axis in axes]
@@ -167,9 +167,9 @@ def _lookup(v: View, indices: jax.Array, cotangent: jax.Array, num_lead: int) ->
     values = values.reshape(*indices.shape[:-1], -1)
     index, stride, inside = jnp.int32(0), 1, jnp.bool_(True)
     for axis in reversed(range(indices.shape[-1])):
-        number, size = indices[..., axis].astype(jnp.int32), v.shape[axis]
+        number, size = indices[..., axis], v.shape[axis]
         inside = inside & (number >= 0) & (number < size)
-        index, stride = index + stride * jnp.clip(number, 0, size - 1), stride * size
+        index, stride = index + stride * jnp.clip(number, 0, size - 1).astype(jnp.int32), stride * size
     if params["mode"] != lax.GatherScatterMode.CLIP:
         values = jnp.where(inside[..., None], values, 0)
     return index, values
@@ -178,7 +178,7 @@ def _lookup(v: View, indices: jax.Array, cotangent: jax.Array, num_lead: int) ->
 def gradient(v: View, operand: Any, cotangent: jax.Array) -> jax.Array:
     """One example's gradient with respect to the node, float32 [*loops of the node, *shape]."""
     if v.use.kind == "tile":
-        return cotangent.astype(jnp.float32)
+        return cotangent if jnp.iscomplexobj(cotangent) else cotangent.astype(jnp.float32)
     rows, cols = factors(v, operand, cotangent)
     cols = cols.astype(jnp.float32)
     if v.use.kind == "gather":
