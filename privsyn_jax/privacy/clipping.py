@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,8 +54,9 @@ def clipped_grad_sum(
     """Sum over examples of per-example gradients, each scaled down to global L2 norm <= l2_clip_norm.
 
     Sensitivity: adding or removing one example moves `grad_sum` by at most l2_clip_norm in L2 norm.
-    A gradient that is not finite, or whose squared norm overflows float32, counts as zero; a padding row
-    contributes exactly zero whatever it holds.
+    A gradient that is not finite, or whose squared norm overflows float32, counts as zero, and with ghost norms
+    also one made of activations or cotangents of length 1e12 or more; a padding row contributes exactly zero
+    whatever it holds.
 
     Args:
       private_loss: (params, example, key) -> scalar, for one example.
@@ -172,7 +174,7 @@ def _all_gradients(loss: Callable[..., jax.Array], private: Any, examples: Any, 
     """Every example's whole gradient, formed."""
     losses, grads = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0, 0))(private, examples, keys)
     leaves, treedef = jax.tree.flatten(grads)
-    flat = [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in leaves]
+    flat = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])).astype(jnp.float32) for leaf in leaves]
     norms = jnp.sqrt(sum(jnp.sum(jnp.square(leaf), axis=1) for leaf in flat))
 
     def weighted_sum(weights, counted):

@@ -190,7 +190,8 @@ def _sums(plan: Plan, leaves, captured, cotangents, kept, weights, counted) -> l
         nodes = [piece.node for piece in group.pieces]
         own = {index: jnp.zeros(jnp.shape(leaves[index]), jnp.float32) for index in group.params}
         _, pull_back = jax.vjp(functools.partial(_values, nodes), own)
-        totals = [pull_back(sums)[0].get(index, total) for index, total in enumerate(totals)]
+        for index, total in pull_back(sums)[0].items():
+            totals[index] = total
     return totals
 
 
@@ -218,7 +219,7 @@ def _piece_sum(piece: Piece, captured, cotangents, kept, weights, counted) -> ja
 
 def _contracted(weights: jax.Array, counted: jax.Array, grads: jax.Array) -> jax.Array:
     """Sum of weights[i] * grads[i] over the counted examples."""
-    flat = jnp.where(counted[:, None], grads.reshape(len(weights), -1), 0.0)
+    flat = jnp.where(counted[:, None], grads.reshape(len(weights), math.prod(grads.shape[1:])), 0.0)
     return jnp.matmul(weights, flat, precision=norms.HIGHEST).reshape(grads.shape[1:])
 
 

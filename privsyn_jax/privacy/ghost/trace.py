@@ -344,9 +344,10 @@ class _Interpreter:
 
     def _scan(self, eqn: Any, operands: list[Any]) -> list[Any]:
         """Parameters may be constants of a scan (used again in every step) or stepped through; not carried."""
-        length, num_carry = eqn.params["length"], eqn.params["num_carry"]
-        first_carry, first_step = eqn.params["num_consts"], eqn.params["num_consts"] + num_carry
-        consts, steps = operands[:first_carry], operands[first_carry + num_carry :]
+        length = eqn.params["length"]
+        first_carry, num_carry = _num_consts_and_carry(eqn)
+        first_step = first_carry + num_carry
+        consts, steps = operands[:first_carry], operands[first_step:]
         carry = [self._tiled(value) for value in operands[first_carry:first_step]]
         number = self._next_body if self.known is not None else len(self.bodies)
 
@@ -380,6 +381,14 @@ class _Interpreter:
         )
         self.captured.extend(captured)
         return [*final, *stacked]
+
+
+def _num_consts_and_carry(eqn: Any) -> tuple[int, int]:
+    """Of a scan's operands; from JAX 0.12 they are a tree of three parts."""
+    if "num_carry" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carry, _ = eqn.params["ft_in"].unpack()
+    return len(consts), len(carry)
 
 
 def _matrix_use(eqn: Any, operands: Sequence[Any]) -> str | None:
