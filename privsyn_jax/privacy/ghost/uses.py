@@ -31,6 +31,7 @@ class View:
     Attributes:
       node: that expression; a gradient of it has shape [*loops of the node, *shape].
       shape: of its value, without loop axes.
+      axes: axis of `shape` for every axis of the weight that the use sees.
       stack, rows, cols: axes of `shape` that index S, K and P; each in increasing order. All empty for a tile.
       label: uses of one node whose factors can be set side by side share it.
     """
@@ -38,6 +39,7 @@ class View:
     use: Use
     node: Node
     shape: tuple[int, ...]
+    axes: tuple[int, ...]
     stack: tuple[int, ...]
     rows: tuple[int, ...]
     cols: tuple[int, ...]
@@ -80,7 +82,7 @@ def view(use: Use) -> View:
         label = ("outer", (), *sorted([tuple(rows), tuple(cols)]))
     elif use.kind == "conv":
         label = ("conv", str(use.eqn.params), use.eps.shape[len(use.loops) :])
-    return View(use, node, tuple(shape), tuple(stack), tuple(rows), tuple(cols), label)
+    return View(use, node, tuple(shape), tuple(axes), tuple(stack), tuple(rows), tuple(cols), label)
 
 
 def _dot_axes(use: Use) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
@@ -95,37 +97,19 @@ def _dot_axes(use: Use) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
     return sides[0], sides[1]
 
 
-def _weight_axis_map(v: View) -> list[int]:
-    """Axis of the node for every axis of the weight that the use sees."""
-    node, axes = v.use.node, list(range(len(v.use.shape)))
-    while node is not v.node:
-        if node.op == "transpose":
-            axes = [node.eqn.params["permutation"][axis] for axis in axes]
-        node = node.inputs[0]
-    return axes
-
-
 def _dot_orders(v: View) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Axes of operand, cotangent and node, each as [S, T, K or P] lists in corresponding order, loops not counted."""
     (x_batch, x_contracted, x_free), (w_batch, w_contracted, w_free) = _dot_axes(v.use)
-    axis_of = _weight_axis_map(v)
+    axis_of = v.axes
     by_axis = lambda part: sorted(range(len(part)), key=lambda i: axis_of[part[i]])  # noqa: E731
     batch_order, contracted_order, free_order = by_axis(w_batch), by_axis(w_contracted), by_axis(w_free)
     num_batch = len(x_batch)
     x_at = num_batch + (0 if v.use.position == 1 else len(w_free))
     w_at = num_batch + (len(x_free) if v.use.position == 1 else 0)
     operand = [[x_batch[i] for i in batch_order], list(x_free), [x_contracted[i] for i in contracted_order]]
-    cotangent = [
-        list(batch_order),
-        list(range(x_at, x_at + len(x_free))),
-        [w_at + i for i in free_order],
-    ]
-    node = [
-        [axis_of[w_batch[i]] for i in batch_order],
-        [axis_of[w_contracted[i]] for i in contracted_order],
-        [axis_of[w_free[i]] for i in free_order],
-    ]
-    return operand, cotangent, node
+    cotangent = [list(batch_order), list(range(x_at, x_at + len(x_free))), [w_at + i for i in free_order]]
+    parts = ((w_batch, batch_order), (w_contracted, contracted_order), (w_free, free_order))
+    return operand, cotangent, [[axis_of[part[i]] for i in order] for part, order in parts]
 
 
 def _grouped(v: View, array: jax.Array, groups: Sequence[Sequence[int]]) -> jax.Array:
@@ -219,27 +203,21 @@ def weighted_sum(v: View, operand: jax.Array, cotangent: jax.Array) -> jax.Array
         num_rows = math.prod(v.shape[axis] for axis in v.rows)
         scatter = jax.vmap(lambda index, values: jnp.zeros((num_rows, values.shape[-1])).at[index].add(values))
         return shaped(v, scatter(index, values))
-    after_batch = lambda axes: [axis + n + 1 for axis in axes]  # noqa: E731
-    (x_stack, x_time, _), (g_stack, g_time, _), _ = (list(map(after_batch, part)) for part in _dot_orders(v))
-    together = [*v.time_loops, n]
+    operand_axes, cotangent_axes, node_axes = _dot_orders(v)
+    x_stack, x_time, x_rows = ([axis + n + 1 for axis in part] for part in operand_axes)
+    g_stack, g_time, g_cols = ([axis + n + 1 for axis in part] for part in cotangent_axes)
     summed = lax.dot_general(
         operand,
         cotangent,
         (
-            ([*together, *x_time], [*together, *g_time]),
+            ([*v.time_loops, n, *x_time], [*v.time_loops, n, *g_time]),
             ([*v.stack_loops, *x_stack], [*v.stack_loops, *g_stack]),
         ),
         precision=HIGHEST,
         preferred_element_type=jnp.float32,
     )
-    # [*stack, *operand's contracted axes in their own order, *cotangent's free axes in theirs]
-    _, _, node_axes = _dot_orders(v)
-    operand_axes, cotangent_axes, _ = _dot_orders(v)
-    in_own_order = lambda axes, names: [names[i] for i in np.argsort(axes)]  # noqa: E731
-    labels = [
-        *node_axes[0],
-        *in_own_order(operand_axes[2], node_axes[1]),
-        *in_own_order(cotangent_axes[2], node_axes[2]),
-    ]
+    # What is left of operand and cotangent stands in its own order.
+    left = [node_axes[1][i] for i in np.argsort(x_rows)] + [node_axes[2][i] for i in np.argsort(g_cols)]
     num_stack = len(v.stack_loops)
-    return jnp.transpose(summed, [*range(num_stack), *(num_stack + int(i) for i in np.argsort(labels))])
+    order = np.argsort([*node_axes[0], *left])
+    return jnp.transpose(summed, [*range(num_stack), *(num_stack + int(i) for i in order)])
