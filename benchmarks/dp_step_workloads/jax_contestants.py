@@ -18,6 +18,7 @@ from dp_step_workloads.workload import Workload
 from privsyn_jax.privacy.clipping import clipped_grad_sum
 from privsyn_jax.privacy.sampling import exact_sampling_rate
 from privsyn_jax.settings import TrainingSettings
+from privsyn_jax.training.parallel import DataParallel
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import initial_state
 from privsyn_jax.training.step import DPStep
@@ -147,6 +148,37 @@ class JaxContestants:
         started = time.perf_counter()
         call()
         return Prepared(call, {"compile_seconds": time.perf_counter() - started})
+
+    def shared_step(self, wrapper: str, count: int, *, plain: bool) -> Callable[[], Any]:
+        """`count` steps over all devices in one dispatch, the state carried on from call to call."""
+        parallel = DataParallel(tuple(jax.devices()), len(self.records), wrapper)
+        step = PlainShared(**vars(self._dp_step())) if plain else self._dp_step()
+        run, records = parallel.many_steps(step, count), parallel.place(np.asarray(self.records))
+        carried = [jax.tree.map(jnp.copy, initial_state(self.params, optax.adam(LEARNING_RATE)))]
+
+        def call():
+            carried[0], log = run(carried[0], records, jax.random.key(3))
+            return log
+
+        return call
+
+
+class PlainShared(DPStep):
+    """The first rows of every device, as many together as a DP step expects: gradient, psum, Adam."""
+
+    def __call__(self, state, records, key):
+        assert self.shard is not None
+        size = int(self.expected_batch_size) // jax.lax.axis_size(self.shard.axis_name)
+        keys = jax.random.split(key, size)
+        total = jax.grad(self._summed)(state.params["private"], state.params, records[:size], keys)
+        total = jax.lax.psum(total, self.shard.axis_name)
+        updates, opt_state = self.optimizer.update(total, state.opt_state)
+        private = optax.apply_updates(state.params["private"], updates)
+        return state._replace(params={**state.params, "private": private}, opt_state=opt_state, step=state.step + 1), {}
+
+    def _summed(self, private, params, examples, keys):
+        loss = jax.vmap(self.private_loss, in_axes=(None, 0, 0))
+        return loss({**params, "private": private}, examples, keys).sum()
 
 
 class Reference:
