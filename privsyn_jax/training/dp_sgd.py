@@ -69,6 +69,7 @@ def make_step(
     settings: TrainingSettings,
 ) -> DPStep:
     """The step that the plan pays for."""
+    automatic = automatic_microbatch_size(plan.expected_batch_size, settings.num_devices or jax.device_count())
     return DPStep(
         in_bfloat16(private_loss) if settings.compute_dtype == "bfloat16" else private_loss,
         optimizer,
@@ -76,7 +77,7 @@ def make_step(
         expected_batch_size=plan.expected_batch_size,
         l2_clip_norm=plan.l2_clip_norm,
         noise_multiplier=plan.noise_multiplier,
-        microbatch_size=settings.microbatch_size or automatic_microbatch_size(plan.expected_batch_size),
+        microbatch_size=settings.microbatch_size or automatic,
         ema_decay=settings.ema_decay,
         method=settings.gradient_method,
         num_draws=settings.num_draws,
