@@ -248,7 +248,7 @@ def write(path: str, rows: list[dict[str, Any]], times: list[dict[str, Any]]) ->
     }
     content = {"host": host, "date": datetime.now(UTC).date().isoformat(), "rows": rows, "rounds": times}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(content, indent=1) + "\n")
+    Path(path).write_text(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":
