@@ -163,7 +163,14 @@ def test_plan_opens_no_private_row():
     """The plan of the Adult run works with no file of it anywhere."""
     result = launch("plan", "--config=configs/adult_autoregressive.py:smoke", "--config.data.dir=/nowhere")
     assert result.returncode == 0, result.stderr
-    for words in ("epsilon 1, delta 1e-05", "pair marginals", "parameters that receive noise", "MiB", "s a step"):
+    for words in (
+        "epsilon 1, delta 1e-05",
+        "pair marginals",
+        "parameters that receive noise",
+        "MiB",
+        "clipped gradients: ghost",
+        "s a step",
+    ):
         assert words in result.stdout
 
 
