@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from jax import lax
 from jax.extend import core
 
-from privsyn_jax.privacy import ghost
+from privsyn_jax.privacy import clipping, ghost
 from privsyn_jax.privacy.clipping import ClippedSum, clipped_grad_sum
 from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 
@@ -565,3 +565,16 @@ def test_gradients_that_shard_map_would_sum_first_are_refused(monkeypatch):
     run = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.startswith("trapped")
+
+
+def test_auto_goes_in_slices_where_activations_outgrow_the_cache(monkeypatch):
+    loss = lambda params, x, key: jnp.sum(jnp.sin(x @ params["private"]))  # noqa: E731
+    examples = draw(150, 3, 5)
+    run = functools.partial(clipped_grad_sum, loss, {"private": draw(5, 4)}, examples, np.arange(150) == 149)
+    reference = run(jax.random.key(0), l2_clip_norm=1.0, method="vmap")
+    monkeypatch.setattr(clipping, "_CACHE_BYTES", 100 * 8 * 3 * 4)  # of 100 examples; slices of at least 64
+    for batch, expected in ((150, 64), (100, 100)):
+        keys = jax.random.split(jax.random.key(0), batch)
+        choice = clipping.choose(loss, {"private": draw(5, 4)}, examples[:batch], keys)
+        assert choice.slice_size == expected
+    assert_same(reference, run(jax.random.key(0), l2_clip_norm=1.0, method="auto"))

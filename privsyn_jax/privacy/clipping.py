@@ -18,6 +18,8 @@ from privsyn_jax.privacy import ghost
 _CLIP_MARGIN = 1e-6
 METHODS = ("auto", "ghost", "microbatch", "vmap")
 DEFAULT_MEMORY_BUDGET = 2 * 2**30  # bytes of per-example gradients held at once
+_CACHE_BYTES = 16 * 2**20  # of activations, on CPU
+_MIN_CACHE_SLICE = 64  # examples: smaller matrix products are slow
 
 _log = logging.getLogger(__name__)
 
@@ -70,8 +72,8 @@ def clipped_grad_sum(
         "vmap": per-example gradients, formed and weighted; the reference.
         "microbatch": the same in slices whose gradients fit memory_budget.
         "ghost": one backward pass whose per-example norms come from activations and cotangents, see `ghost`.
-        "auto": "ghost", in slices where needed, unless it would only form per-example gradients anyway. The choice
-          and its reasons are logged at level INFO, once per compilation.
+        "auto": "ghost", in slices where memory or (on CPU) the cache asks for them; "vmap" where ghost would only form
+          gradients anyway. The choice and its reasons are logged at level INFO, once per compilation.
       num_draws: the loss of an example is the mean over this many keys (noise, time steps, augmentations),
         averaged before clipping, so that the sensitivity does not change.
       example_ids: int32 [batch], default 0, 1, ...; what an example draws depends on its id, not on its place.
@@ -141,9 +143,18 @@ def choose(
     slice_size = batch_size
     if method in ("microbatch", "auto"):
         slice_size = min(batch_size, max(1, memory_budget // max(1, example_bytes)))
+    if method == "auto" and plan is not None and jax.default_backend() == "cpu" and not plan.has_conv:
+        slice_size = min(slice_size, _cache_slice(plan.activation_bytes_per_example, batch_size))
     slices = f", {slice_size} examples at a time" if slice_size < batch_size else ""
     headline = f"{'vmap' if plan is None else plan.headline} for {batch_size} examples{slices}{reason}"
     return Choice(plan, slice_size, headline, [headline, *(plan.lines() if plan is not None else ())])
+
+
+def _cache_slice(example_bytes: int, batch_size: int) -> int:
+    """Examples at a time on CPU: batches whose activations outgrow the cache are quicker in parts."""
+    if example_bytes * batch_size <= _CACHE_BYTES:
+        return batch_size
+    return max(_MIN_CACHE_SLICE, _CACHE_BYTES // 4 // example_bytes)
 
 
 def _mean_over_draws(private_loss: Callable[..., jax.Array], params: Any, num_draws: int) -> Callable[..., jax.Array]:

@@ -38,6 +38,16 @@ class Plan:
         return 4 * sum(math.prod(shape) for shape in kept)
 
     @property
+    def activation_bytes_per_example(self) -> int:
+        """About what the matrix uses read and write."""
+        return 8 * sum(math.prod(use.eps.shape) for use in self.traced.uses if use.kind != "tile")
+
+    @property
+    def has_conv(self) -> bool:
+        """Whether the loss convolves anything."""
+        return has_conv(self.traced.closed_jaxpr.jaxpr)
+
+    @property
     def headline(self) -> str:
         """How many parameter expressions are done which way."""
         counts = collections.Counter(piece.method for group in self.groups for piece in group.pieces)
