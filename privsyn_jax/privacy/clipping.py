@@ -222,8 +222,8 @@ def _in_slices(clip: Callable[..., ClippedSum], batch: tuple[Any, Any, jax.Array
     is_fill = (jnp.arange(count * size) >= len(is_padding)).reshape(count, size)
 
     def one(rows, is_fill):
-        part = jax.tree.map(lambda array: array[rows], examples)
-        return clip(part, keys[rows], is_padding[rows] | is_fill)
+        part = jax.tree.map(lambda array: jnp.asarray(array)[rows], examples)
+        return clip(part, keys[rows], jnp.asarray(is_padding)[rows] | is_fill)
 
     total = one(rows[0], is_fill[0])
     if unroll:
