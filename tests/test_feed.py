@@ -85,12 +85,12 @@ def on_disk(folder) -> np.memmap:
 
 
 @pytest.mark.parametrize(
-    ("private_loss", "rate"),
-    [(loss, 0.5), (loss, 1.0), (loss, 2.0**-32), (convolving_loss, 0.5)],
-    ids=["half", "everyone", "nobody", "convolution"],
+    ("private_loss", "rate", "microbatch_size"),
+    [(loss, 0.5, 4), (loss, 1.0, NUM_ROWS), (loss, 2.0**-32, 4), (convolving_loss, 0.5, 4)],
+    ids=["half, several slices", "everyone, exactly one slice", "nobody", "convolution"],
 )
-def test_records_on_the_host_give_the_result_of_records_on_the_device(private_loss, rate, tmp_path):
-    step = make_step(private_loss, sampling_rate=rate)
+def test_records_on_the_host_give_the_result_of_records_on_the_device(private_loss, rate, microbatch_size, tmp_path):
+    step = make_step(private_loss, sampling_rate=rate, microbatch_size=microbatch_size)
     fed, resident = (
         run(step, {"x": on_disk(tmp_path)}, feed.many_steps),
         run(step, {"x": jnp.asarray(ROWS)}, many_steps),
@@ -101,10 +101,12 @@ def test_records_on_the_host_give_the_result_of_records_on_the_device(private_lo
 
 
 def test_the_next_batch_is_drawn_before_the_step_that_precedes_it_is_queued(monkeypatch):
-    order = []
+    order, functions = [], []
     step = make_step()
-    monkeypatch.setattr(jax, "jit", functools.partial(noting_jit, order))
-    run(step, {"x": ROWS}, feed.many_steps, num_steps=3, steps_per_dispatch=3)
+    monkeypatch.setattr(jax, "jit", functools.partial(noting_jit, order, functions))
+    _, logs = run(step, {"x": ROWS}, feed.many_steps, num_steps=3, steps_per_dispatch=3)
+    assert len(set(logs["batch_size"].tolist())) > 1
+    assert [function._cache_size() for function in functions] == [1] * 4  # one compilation for batches of any size
     draws = [place for place, name in enumerate(order) if name == "draw"]
     updates = [place for place, name in enumerate(order) if name == "finish"]
     assert len(draws) == len(updates) == 3
@@ -115,8 +117,9 @@ def test_the_next_batch_is_drawn_before_the_step_that_precedes_it_is_queued(monk
 real_jit = jax.jit
 
 
-def noting_jit(order, function, **arguments):
+def noting_jit(order, functions, function, **arguments):
     compiled = real_jit(function, **arguments)
+    functions.append(compiled)
 
     def call(*inputs):
         order.append(function.__name__)

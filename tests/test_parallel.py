@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -24,53 +25,58 @@ from steps_over_devices import (
 
 import privsyn_jax
 
-TIMEOUT = 110.0  # seconds, of processes that take fifteen or thirty
+TIMEOUT = 110.0  # seconds, of processes that take half a minute
 STANDARD_ERRORS = 5.0
 WRAPPERS = ("pmap", "shard_map")
 FIRST_CASE = next(iter(CASES))
 SEVERAL = [(name, count, wrapper) for name, (_, _, counts) in CASES.items() for count in counts for wrapper in WRAPPERS]
 
 
-def run_together(folder: Path, arguments: list[tuple[str, ...]], num_devices: int) -> list[dict]:
-    """Results of one process for every tuple of arguments, warnings as errors."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
-        "PYTHONPATH": str(Path(privsyn_jax.__file__).parents[1]),
-    }
-    script, outs = Path(__file__).with_name("steps_over_devices.py"), []
-    processes = []
+def run_together(folder: Path, processes: list[tuple[int, tuple[str, ...]]]) -> list[dict]:
+    """Results of processes that run at the same time, warnings as errors: (number of devices, arguments) of each."""
+    script, started = Path(__file__).with_name("steps_over_devices.py"), []
     try:
-        for number, rest in enumerate(arguments):
-            outs.append(folder / f"results-{number}")
-            command = [sys.executable, "-W", "error", str(script), str(outs[-1]), *rest]
-            processes.append(
-                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            )
-        printed = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+        for number, (num_devices, arguments) in enumerate(processes):
+            environment = {
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                # Compiles in two thirds of the time.
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0",
+                "PYTHONPATH": str(Path(privsyn_jax.__file__).parents[1]),
+            }
+            command = [sys.executable, "-W", "error", str(script), str(folder / str(number)), *arguments]
+            printed = (folder / f"{number}.txt").open("w")
+            started.append((printed, subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)))
+        deadline = time.monotonic() + TIMEOUT
+        for _, process in started:
+            process.wait(max(0.0, deadline - time.monotonic()))
     finally:
-        for process in processes:
+        for printed, process in started:
             process.kill()
-            process.communicate()
-    for process, text in zip(processes, printed, strict=True):
-        assert process.returncode == 0, text
-    return [pickle.loads(out.read_bytes()) for out in outs]
+            process.wait()
+            printed.close()
+    for number, (_, process) in enumerate(started):
+        assert process.returncode == 0, (folder / f"{number}.txt").read_text()
+    return [pickle.loads((folder / str(number)).read_bytes()) for number in range(len(started))]
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """What 8 devices of one process computed."""
-    return run_together(tmp_path_factory.mktemp("eight"), [()], 8)[0]
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    """What two processes of 2 devices each computed together."""
+def results(tmp_path_factory):
+    """What 8 devices of one process computed, and what two processes of 2 devices each computed together."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    return run_together(tmp_path_factory.mktemp("processes"), [("0", port), ("1", port)], 2)
+    return run_together(tmp_path_factory.mktemp("results"), [(8, ()), (2, ("0", port)), (2, ("1", port))])
+
+
+@pytest.fixture
+def eight(results):
+    return results[0]
+
+
+@pytest.fixture
+def processes(results):
+    return results[1:]
 
 
 def assert_same_run(run, reference):
@@ -122,13 +128,13 @@ def test_every_drawn_record_is_on_exactly_one_device(eight, wrapper):
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_noise_is_added_once(eight, wrapper):
-    noise, stddev = eight["noise"][wrapper], NOISE_MULTIPLIER * CLIP_NORM / EXPECTED_BATCH_SIZE
+    results, stddev = eight["noise"][wrapper], NOISE_MULTIPLIER * CLIP_NORM / EXPECTED_BATCH_SIZE
     error = lambda sample: abs(sample.std() / stddev - 1) * math.sqrt(2 * NOISE_SIZE)  # noqa: E731
-    assert error(noise["several"]) < STANDARD_ERRORS
+    assert error(results["noise"]) < STANDARD_ERRORS
     for wrong in (8, math.sqrt(8), 1 / math.sqrt(8)):  # added or divided on every device
-        assert error(wrong * noise["several"]) > STANDARD_ERRORS
-    np.testing.assert_allclose(noise["several"], noise["one"], rtol=1e-5, atol=1e-6)
-    assert noise["same on every device"]
+        assert error(wrong * results["noise"]) > STANDARD_ERRORS
+    np.testing.assert_allclose(results["noise"], eight["noise"][None]["noise"], rtol=1e-5, atol=1e-6)
+    assert results["same on every device"]
 
 
 def test_gradients_that_shard_map_would_sum_before_clipping_are_refused(eight):

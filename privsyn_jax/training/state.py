@@ -22,5 +22,7 @@ class TrainState(NamedTuple):
 
 def initial_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step."""
+    # A weakly typed parameter becomes a strong one in the first dispatch, and the second would compile anew.
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     private = params["private"]
     return TrainState(params, jax.tree.map(jnp.copy, private), optimizer.init(private), jnp.int32(0))
