@@ -10,6 +10,8 @@ import pytest
 from ghost_oracle import BATCH, Case, check, draw, methods, of_module
 from jax import lax
 
+from privsyn_jax.privacy import ghost
+
 TOKENS = np.array([[3, 1, 3, 0, 3], [2, 2, 2, 2, 2], [6, 5, 4, 0, 1]], np.int32)  # of 7, repeated
 STRAY = np.array([[3, -1, 7, 3, 100], [-7, -8, 0, 6, 6], [2, 2, -100, 1, 0]], np.int32)  # out of range, negative
 MASK = (np.arange(20)[:, None] % 3 <= np.arange(20) % 3).astype(np.float32)
@@ -540,3 +542,11 @@ def test_hard_expressions(name):
 )
 def test_every_way_of_taking_a_norm_is_among_the_tested(case, expected):
     assert methods(case) == expected
+
+
+@pytest.mark.parametrize(("factor", "method"), [(1.0, "masked"), (3.0, "gradient")])
+def test_a_mask_with_entries_above_one_has_no_closed_form(factor, method):
+    loss = lambda w, x: jnp.sum(jnp.sin(x @ (w * (factor * MASK))))  # noqa: E731
+    plan = ghost.make_plan(loss, draw(20, 20), (draw(BATCH, 20),))
+    assert [piece.method for group in plan.groups for piece in group.pieces] == [method]
+    check(on_weights(lambda w, x: jnp.sin(x @ (w * (factor * MASK))), draw(20, 20), (20,)))

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privsyn_jax.privacy.clipping import METHODS
 from privsyn_jax.settings import BudgetSettings, PrivacySettings, Settings, settings_from_dict
+from privsyn_jax.training.parallel import WRAPPERS
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import plain
 
@@ -175,3 +177,9 @@ def test_an_epsilon_that_protects_nobody_is_refused(value):
 def test_a_clip_norm_whose_square_float32_cannot_hold_is_refused(value):
     with pytest.raises(UserError, match=r"privacy\.l2_clip_norm"):
         settings_from_dict({"privacy": {"l2_clip_norm": value}})
+
+
+def test_every_gradient_method_and_wrapper_can_be_set():
+    for name, known in (("gradient_method", METHODS), ("device_wrapper", WRAPPERS)):
+        for value in known:
+            assert getattr(settings_from_dict({"training": {name: value}}).training, name) == value

@@ -108,7 +108,8 @@ def clipped_grad_sum(
 
     if choice.slice_size >= batch_size:
         return clip(examples, keys, is_padding)
-    unroll = jax.default_backend() == "cpu" and ghost.contains_conv(loss, private, (examples, keys))
+    has_conv = choice.plan.has_conv if choice.plan else ghost.contains_conv(loss, private, (examples, keys))
+    unroll = has_conv and jax.default_backend() == "cpu"
     return _in_slices(clip, (examples, keys, is_padding), choice.slice_size, unroll=unroll)
 
 
@@ -214,7 +215,7 @@ def _clip(gradients: ghost.Gradients, is_padding: jax.Array, l2_clip_norm: jax.A
 def _in_slices(clip: Callable[..., ClippedSum], batch: tuple[Any, Any, jax.Array], size: int, *, unroll: bool):
     """clip() over slices of `size` examples, added up. The last slice is filled with padding.
 
-    A loop of XLA runs a convolution's gradient some hundred times slower on CPU (`unroll` avoids it).
+    A loop of XLA runs a convolution's gradient many times slower on CPU (`unroll` avoids it).
     """
     examples, keys, is_padding = batch
     count = -(-len(is_padding) // size)

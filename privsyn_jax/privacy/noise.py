@@ -35,8 +35,8 @@ def add_gaussian_noise(tree: Any, *, stddev: jax.Array | float, key: jax.Array) 
     Source: Holohan and Braghin 2021, "Secure Random Sampling in Differential Privacy", section 4.
     """
     flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
-    # One after the other: as one array [4, n] they would go through memory, at twice the time. XLA does not vectorise
-    # arrays of an odd length (seven times the time), and without the barrier may draw once for every leaf.
+    # One after the other: as one array [4, n] they would go through memory. XLA does not vectorise arrays of an odd
+    # length, and without the barrier may draw once for every leaf.
     size = -(-flat.size // _LANES) * _LANES
     draws = sum(jax.random.normal(draw_key, (size,), jnp.float32) for draw_key in jax.random.split(key, 4))
     return unravel(flat + stddev * 0.5 * jax.lax.optimization_barrier(draws)[: flat.size])

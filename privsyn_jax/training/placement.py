@@ -57,9 +57,9 @@ def place(step: DPStep, params: Any, records: Any, settings: TrainingSettings) -
 
 def _belongs_on_device(step: DPStep, params: Any, records: Any) -> bool:
     """Whether the records fit, and the steps over them can be a loop of XLA's."""
+    if jax.default_backend() == "cpu":
+        # A loop runs the gradient of a convolution many times slower here.
+        return not ghost.contains_conv(step.private_loss, params, (records, jax.random.split(jax.random.key(0), 1)))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(records))
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
-    if jax.default_backend() == "cpu":
-        # A loop runs the gradient of a convolution some hundred times slower here.
-        return not ghost.contains_conv(step.private_loss, params, (records, jax.random.split(jax.random.key(0), 1)))
     return size <= _SHARE_OF_MEMORY * limit

@@ -137,7 +137,7 @@ def _no_entry_twice(nodes: Sequence[Node], shapes: Sequence[jax.ShapeDtypeStruct
 
 
 def _mask(node: Node, shapes: Sequence[jax.ShapeDtypeStruct]) -> np.ndarray | None:
-    """The concrete factor of an expression `moved entries of a parameter * constant`, or None."""
+    """The concrete factor, at most 1, of an expression `moved entries of a parameter * constant`, or None."""
     if node.op != "mul":
         return None
     constant = [child for child in node.inputs if not child.params]
@@ -149,6 +149,8 @@ def _mask(node: Node, shapes: Sequence[jax.ShapeDtypeStruct]) -> np.ndarray | No
             value = np.asarray(evaluate(constant[0], []), np.float32)
     except jax.errors.TracerArrayConversionError:
         return None  # the constant is an argument of the caller's jit
+    if not np.abs(value).max(initial=0) <= 1:  # a large factor could lift what underflows in `norms.masked_single`
+        return None
     shape = jax.eval_shape(lambda leaves: evaluate(moved[0], leaves), list(shapes)).shape
     return np.broadcast_to(value, shape)
 

@@ -1,6 +1,7 @@
 """Every use of a parameter in a per-example loss, found by interpreting its jaxpr.
 
-The only file that touches JAX's internals.
+The only file that walks jaxprs and binds primitives. Others read no more of JAX than the parameters of the dot,
+convolution and lookup equations that it hands on.
 
 Values that depend on parameters and constants alone are `Static`: they carry an expression (a `Node`) that says
 how they come about, so that a gradient with respect to them can be pulled back to the parameters. Where a static
