@@ -10,7 +10,8 @@ from launch.program import start
 
 def main(settings) -> None:
     from privsyn_jax.estimate import estimate
-    from privsyn_jax.run import plan_lines, prepare
+    from privsyn_jax.explain import plan_lines
+    from privsyn_jax.run import prepare
     from privsyn_jax.statement import declared_public
 
     schema, plan = prepare(settings)

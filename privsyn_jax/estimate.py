@@ -33,9 +33,10 @@ def estimate(settings: Settings, schema: Schema, plan: Plan) -> list[str]:
     cardinalities = tuple(grid.size or _UNKNOWN_CATEGORIES for grid in grids)
     generator = build_generator(settings, schema, cardinalities)
     params = generator.init(jax.random.key(0))
-    step = make_step(generator.private_loss, optax.adam(1e-3), plan, settings.training)
+    step = make_step(generator.private_loss, optax.adam(1e-3), plan, settings, loss_bound=1.0)
     codes = np.random.default_rng(0).integers(cardinalities, size=(schema.num_records, len(cardinalities)))
-    records, state = jnp.asarray(codes, jnp.int32), initial_state(params, optax.adam(1e-3))
+    records = jnp.asarray(codes, jnp.int32)
+    state = initial_state(params, optax.adam(1e-3), plan.levels[0], coefficients=step.coefficients)
     gradients = step.gradient_choice(params, records).headline  # before the state's buffers are donated
     started = time.perf_counter()
     compiled = many_steps(step, _STEPS).lower(state, records, jax.random.key(1)).compile()

@@ -8,8 +8,9 @@ import jax
 import pandas as pd
 
 from privsyn_jax.fitted import Run, build_generator
-from privsyn_jax.plan import Plan
-from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.plan import Plan, Release
+from privsyn_jax.privacy.guard import Private
+from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise, secret_key
 from privsyn_jax.settings import Settings
 from privsyn_jax.statement import privacy_statement
@@ -20,7 +21,7 @@ from privsyn_jax.types import Schema, UserError
 
 
 def learn(
-    frame: pd.DataFrame,
+    frame: Private[pd.DataFrame],
     schema: Schema,
     plan: Plan,
     settings: Settings,
@@ -32,7 +33,7 @@ def learn(
     """Transform, marginals, DP-SGD.
 
     Args:
-      frame: private records that conform to the schema.
+      frame: records that conform to the schema.
       plan: made from the same settings and schema.
       ledger: receives every charge.
       hooks: see training.loop.
@@ -41,55 +42,67 @@ def learn(
     noise, secret = HostNoise(settings.privacy.noise_seed), secret_key(settings.privacy.noise_seed)
     announce("buying histograms and marginals")
     transform = fit_transform(frame, schema, plan, settings, ledger, noise)
-    codes = transform.encode(frame)
+    codes = frame.map(transform.encode)
     generator = build_generator(settings, transform.schema, transform.cardinalities)
     marginals = dp_sgd.buy_marginals(
         codes, transform.cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise
     )
     announce(f"training on {jax.devices()[0].device_kind}")
-    params = dp_sgd.train(
+    params, path = dp_sgd.train(
         generator,
         codes,
+        transform.cardinalities,
         marginals,
         plan=plan,
-        settings=settings.training,
+        settings=settings,
         ledger=ledger,
-        seed=settings.seed,
         secret=secret,
         hooks=hooks,
     )
-    return Run(settings, transform, params, privacy_statement(ledger, plan, settings, schema))
+    return Run(settings, transform, params, privacy_statement(ledger, plan, settings, schema, path))
 
 
 def fit_transform(
-    frame: pd.DataFrame, schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
+    frame: Private[pd.DataFrame], schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
 ) -> Discretizer:
     """Fits the transform, charging what it buys: unknown categories, histograms."""
     unknown = plan.release("categories")
     if unknown is not None:
-        names = discretize.unknown_columns(schema)
-        schema, events = discretize.buy_categories(
-            schema, frame, noise_multiplier=unknown.noise_multiplier, delta=plan.category_delta, noise=noise
-        )
-        reads, what = f"the values of {', '.join(names)}", "values whose noisy count is above a threshold"
-        ledger.charge("categories", reads, what, events[0])
-        ledger.charge("categories held by one record", reads, "the chance that such a value passes", events[1])
-        for name in names:
-            if not schema[name].categories:
-                raise UserError(
-                    f"no value of column {name!r} is frequent enough to be released: list its categories in the "
-                    "schema, raise privacy.budget.categories, or leave the column out"
-                )
+        schema = _buy_categories(frame, schema, unknown, plan.category_delta, ledger, noise)
     histograms = plan.release("histograms")
     if settings.transform.edges == "public" or histograms is None:
         return discretize.fit_public(schema, num_bins=settings.transform.num_bins)
+    what = "noisy counts of every column on a fine public grid"
+    receipt = ledger.charge(histograms.name, "all columns", what, histograms.event)
     transform, event = discretize.fit_purchased(
         schema,
-        frame,
+        frame.open(receipt),
         num_bins=settings.transform.num_bins,
         num_cells=settings.transform.num_cells,
         noise_multiplier=histograms.noise_multiplier,
         noise=noise,
     )
-    ledger.charge("histograms", "all columns", "noisy counts of every column on a fine public grid", event)
+    check_charged([histograms.event], [event])
     return transform
+
+
+def _buy_categories(
+    frame: Private[pd.DataFrame], schema: Schema, bought: Release, delta: float, ledger: Ledger, noise: HostNoise
+) -> Schema:
+    """The schema with its unknown categories filled in."""
+    names = discretize.unknown_columns(schema)
+    reads = f"the values of {', '.join(names)}"
+    alone = {"kind": "approximate", "epsilon": 0.0, "delta": delta, "count": 1}
+    ledger.charge("categories held by one record", reads, "the chance that such a value passes the threshold", alone)
+    receipt = ledger.charge(bought.name, reads, "values whose noisy count is above a threshold", bought.event)
+    schema, events = discretize.buy_categories(
+        schema, frame.open(receipt), noise_multiplier=bought.noise_multiplier, delta=delta, noise=noise
+    )
+    check_charged([bought.event, alone], events)
+    for name in names:
+        if not schema[name].categories:
+            raise UserError(
+                f"no value of column {name!r} is frequent enough to be released: list its categories in the "
+                "schema, raise privacy.budget.categories, or leave the column out"
+            )
+    return schema

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from privsyn_jax.privacy import accounting
-from privsyn_jax.privacy.sampling import exact_sampling_rate
-from privsyn_jax.settings import Settings
+from privsyn_jax.models import USES_MARGINALS
+from privsyn_jax.privacy import accounting, filters, schedules
+from privsyn_jax.privacy.filters import Filter
+from privsyn_jax.privacy.sampling import Sampler, exact_sampling_rate
+from privsyn_jax.privacy.schedules import Level
+from privsyn_jax.settings import AdaptiveSettings, Settings
 from privsyn_jax.transforms.discretize import unknown_columns
 from privsyn_jax.types import Schema, UserError
 
 CATEGORY_DELTA_SHARE = 0.1  # of delta, for values that only one record holds
 _SCORE_SHARE = 0.1  # of the marginals' budget, to choose the pairs
+_LEAK_SHARE = 0.05  # of delta, for the reference filter
 _ONE_WAY_SHARE = 0.2  # of the marginals' budget, where no histogram was bought before
 
 
@@ -25,6 +31,29 @@ class Release:
     share: float
     noise_multiplier: float
 
+    @property
+    def event(self) -> accounting.Event:
+        return {"kind": "gaussian", "noise_multiplier": self.noise_multiplier, "count": 1}
+
+
+class AdaptivePlan(NamedTuple):
+    """Noise chosen while training: inside which filter, by which rule.
+
+    Attributes:
+      rule, filter, num_blocks, largest_ratio, loss_share: see AdaptiveSettings.
+      leak: the part of delta that the reference filter uses.
+      order, budget: of the Renyi filter (else 0).
+    """
+
+    rule: str
+    filter: str
+    num_blocks: int
+    largest_ratio: float
+    loss_share: float
+    leak: float
+    order: float
+    budget: float
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -35,7 +64,9 @@ class Plan:
       delta: of the whole run.
       category_delta: the part of delta that releases of unknown categories use.
       releases: Gaussian releases before training, in order.
-      sampling_rate, noise_multiplier, num_steps, l2_clip_norm, expected_batch_size: of DP-SGD.
+      levels: of DP-SGD, in order; with adaptive noise the one level that it is measured by.
+      num_groups: of the sampler.
+      adaptive: how the noise is chosen, or None if it is fixed.
       warnings: sentences for the report.
     """
 
@@ -43,11 +74,9 @@ class Plan:
     delta: float
     category_delta: float
     releases: tuple[Release, ...]
-    sampling_rate: float
-    noise_multiplier: float
-    num_steps: int
-    l2_clip_norm: float
-    expected_batch_size: float
+    levels: tuple[Level, ...]
+    num_groups: int
+    adaptive: AdaptivePlan | None
     warnings: tuple[str, ...]
 
     def release(self, name: str) -> Release | None:
@@ -58,8 +87,35 @@ class Plan:
         return 1.0 - sum(release.share for release in self.releases)
 
     @property
-    def training_event(self) -> accounting.Event:
-        return _training_event(self.sampling_rate, self.noise_multiplier, self.num_steps)
+    def sampler(self) -> Sampler:
+        return Sampler(self.num_groups)
+
+    @property
+    def num_steps(self) -> int:
+        return sum(level.num_steps for level in self.levels)
+
+    @property
+    def has_noise(self) -> bool:
+        return all(level.noise_multiplier > 0 for level in self.levels)
+
+    @property
+    def expected_batch_size(self) -> float:
+        """Of the largest batches."""
+        return max(level.expected_batch_size for level in self.levels)
+
+    @property
+    def privacy_filter(self) -> Filter | None:
+        if self.adaptive is None:
+            return None
+        return _filter(self.levels[0], self.adaptive)
+
+    @property
+    def training_events(self) -> list[accounting.Event]:
+        """What training is charged with in all, in the order of the steps."""
+        privacy_filter = self.privacy_filter
+        if privacy_filter is not None:
+            return privacy_filter.events()
+        return level_events(self.levels, self.sampler)
 
     @property
     def release_events(self) -> list[accounting.Event]:
@@ -67,69 +123,149 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(self)
-        plain["training_share"] = self.training_share
-        for name in ("epsilon", "l2_clip_norm"):
-            plain[name] = plain[name] if math.isfinite(plain[name]) else None
+        plain |= {"training_share": self.training_share, "num_steps": self.num_steps}
+        plain["levels"] = [
+            {name: value if math.isfinite(value) else None for name, value in level._asdict().items()}
+            for level in self.levels
+        ]
+        plain["adaptive"] = self.adaptive._asdict() if self.adaptive is not None else None
+        plain["epsilon"] = self.epsilon if math.isfinite(self.epsilon) else None
         return plain
 
 
 def make_plan(settings: Settings, schema: Schema) -> Plan:
-    """Budget shares to noise: the whole run's PLD epsilon is at most the target and close to it.
+    """Budget shares and schedules to noise: the whole run's epsilon is at most the target and close to it.
 
     Raises:
       UserError: settings that cannot be met, naming the setting.
     """
-    privacy, training = settings.privacy, settings.training
-    batch_size = training.expected_batch_size or max(1, min(2048, schema.num_records // 8))
-    if batch_size > schema.num_records:
-        raise UserError(
-            f"training.expected_batch_size is {training.expected_batch_size}, more than num_records = "
-            f"{schema.num_records} in the schema: give a smaller batch"
-        )
+    privacy = settings.privacy
+    levels, num_groups = _relative_levels(settings, schema)
     delta = privacy.delta or 1.0 / schema.num_records**1.1
-    sampling_rate = exact_sampling_rate(batch_size, schema.num_records)
     shares = _shares(settings, schema)
     category_delta = CATEGORY_DELTA_SHARE * delta if "categories" in shares else 0.0
     common = {
         "delta": delta,
         "category_delta": category_delta,
-        "sampling_rate": sampling_rate,
-        "num_steps": training.num_steps,
-        "l2_clip_norm": privacy.l2_clip_norm if privacy.enabled else math.inf,
-        "expected_batch_size": float(batch_size),
+        "num_groups": num_groups,
         "warnings": _warnings(settings, schema, delta),
     }
     if not privacy.is_private:
         releases = tuple(Release(name, share, 0.0) for name, share in shares.items())
-        return Plan(epsilon=math.inf, releases=releases, noise_multiplier=0.0, **common)
+        return Plan(epsilon=math.inf, releases=releases, levels=_scaled(levels, 0.0), adaptive=None, **common)
+    if privacy.epsilon is None:
+        return _plan_for_noise(settings, shares, levels, common)
+    epsilon = privacy.epsilon
+    releases = _releases(shares, epsilon, delta)
+    spent = _release_events(releases, category_delta)
+    try:
+        adaptive = None
+        if privacy.adaptive.rule and privacy.adaptive.filter == "renyi":
+            scale, order, budget = filters.best_renyi_budget(levels[0], spent, epsilon, delta)
+            adaptive = _adaptive(privacy.adaptive, order=order, budget=budget)
+        else:
+            if privacy.adaptive.rule:
+                adaptive = _adaptive(privacy.adaptive, leak=_LEAK_SHARE * delta)
+                spent = [*spent, filters.leak_event(adaptive.leak)]
+            equivalent = accounting.gaussian_noise_multiplier(epsilon, delta) / math.sqrt(1.0 - sum(shares.values()))
+            scale = _calibrate(spent, levels, Sampler(num_groups), epsilon, delta, equivalent)
+    except ValueError as error:
+        raise UserError(
+            f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it or change privacy.budget"
+        ) from None
+    return Plan(epsilon=epsilon, releases=releases, levels=_scaled(levels, scale), adaptive=adaptive, **common)
 
-    def step_event(noise):
-        return _training_event(sampling_rate, noise, training.num_steps)
 
-    if privacy.epsilon is not None:
-        epsilon = privacy.epsilon
-        releases = _releases(shares, epsilon, delta)
-        spent = _release_events(releases, category_delta)
-        whole = accounting.gaussian_noise_multiplier(epsilon, delta)
-        share = 1.0 - sum(shares.values())
-        guess = accounting.subsampled_guess(sampling_rate, training.num_steps, whole / math.sqrt(share))
-        try:
-            noise = accounting.smallest_noise(
-                lambda noise, grid: accounting.epsilon_of([*spent, step_event(noise)], delta, discretization=grid),
-                epsilon,
-                guess,
-            )
-        except ValueError as error:
+def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.Event]:
+    """What the levels cost, in order."""
+    events, done = [], 0
+    for level in levels:
+        event = sampler.event(
+            sampling_rate=level.sampling_rate,
+            noise_multiplier=level.noise_multiplier,
+            first_step=done,
+            num_steps=level.num_steps,
+        )
+        done += level.num_steps
+        if event is not None:
+            events.append(event)
+    return events
+
+
+def _relative_levels(settings: Settings, schema: Schema) -> tuple[tuple[Level, ...], int]:
+    """Levels whose noise multipliers are relative, and the sampler's number of groups."""
+    privacy, training, num_records = settings.privacy, settings.training, schema.num_records
+    schedule = privacy.schedule
+    batch_size = training.expected_batch_size or max(1, min(2048, num_records // 8))
+    l2_clip_norm = privacy.l2_clip_norm if privacy.enabled else math.inf
+    num_groups = privacy.num_bands
+    if privacy.sampling == "partition":
+        num_groups = max(1, round(num_records / batch_size))
+    bounds = schedules.boundaries(training.num_steps, training.steps_per_dispatch, schedule.num_levels)
+    if schedule.is_constant:
+        bounds = [0, training.num_steps]
+    lengths = [stop - start for start, stop in itertools.pairwise(bounds)]
+    noises = schedules.follow(schedule.noise, schedule.noise_final, bounds)
+    clips = schedules.follow(schedule.clip, schedule.clip_final, bounds)
+    sizes = schedules.follow(schedule.batch, schedule.batch_final, bounds)
+    mean_size = math.fsum(size * length for size, length in zip(sizes, lengths, strict=True)) / training.num_steps
+    levels = []
+    for length, noise, clip, size in zip(lengths, noises, clips, sizes, strict=True):
+        expected = batch_size * size / mean_size
+        if expected * num_groups > num_records and privacy.sampling == "poisson":
+            what = "its schedule reaches" if not schedule.is_constant else "it is"
             raise UserError(
-                f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it or change privacy.budget"
-            ) from None
-    else:
-        noise = float(privacy.noise_multiplier or 0.0)
-        epsilon = _epsilon_for_noise(shares, category_delta, step_event(noise), delta)
-        releases = _releases(shares, epsilon, delta)
-        spent = _release_events(releases, category_delta)
-        epsilon = accounting.epsilon_of([*spent, step_event(noise)], delta)
-    return Plan(epsilon=epsilon, releases=releases, noise_multiplier=noise, **common)
+                f"training.expected_batch_size is {batch_size} and {what} {expected * num_groups:.6g}"
+                f"{' over privacy.num_bands groups' if num_groups > 1 else ''}, more than num_records = {num_records} "
+                "in the schema: give a smaller batch"
+            )
+        rate = exact_sampling_rate(expected * num_groups, num_records)
+        if privacy.sampling == "partition":
+            expected, rate = num_records / num_groups, 1.0
+        levels.append(Level(length, rate, expected, noise, l2_clip_norm * clip))
+    return tuple(levels), num_groups
+
+
+def _scaled(levels: Sequence[Level], scale: float) -> tuple[Level, ...]:
+    return tuple(level._replace(noise_multiplier=scale * level.noise_multiplier) for level in levels)
+
+
+def _calibrate(
+    spent: list[accounting.Event],
+    levels: Sequence[Level],
+    sampler: Sampler,
+    epsilon: float,
+    delta: float,
+    equivalent: float,
+) -> float:
+    """The number that the relative noise multipliers are to be multiplied with."""
+
+    def epsilon_at(scale, grid):
+        events = [*spent, *level_events(_scaled(levels, scale), sampler)]
+        return accounting.epsilon_of(events, delta, discretization=grid)
+
+    mean_rate = sum(level.num_steps * level.sampling_rate for level in levels) / sum(x.num_steps for x in levels)
+    count = -(-sum(level.num_steps for level in levels) // sampler.num_groups)
+    return accounting.smallest_noise(epsilon_at, epsilon, accounting.subsampled_guess(mean_rate, count, equivalent))
+
+
+def _adaptive(settings: AdaptiveSettings, *, leak: float = 0.0, order: float = 0.0, budget: float = 0.0):
+    share = settings.loss_share if settings.rule == "loss" else 0.0
+    return AdaptivePlan(
+        settings.rule, settings.filter, settings.num_blocks, settings.largest_ratio, share, leak, order, budget
+    )
+
+
+def _filter(level: Level, adaptive: AdaptivePlan) -> Filter:
+    if adaptive.filter == "renyi":
+        return filters.RenyiFilter(sampling_rate=level.sampling_rate, order=adaptive.order, budget=adaptive.budget)
+    return filters.ReferenceFilter(
+        sampling_rate=level.sampling_rate,
+        noise_multiplier=level.noise_multiplier,
+        num_steps=level.num_steps,
+        max_blocks=adaptive.num_blocks,
+        leak=adaptive.leak,
+    )
 
 
 def _shares(settings: Settings, schema: Schema) -> dict[str, float]:
@@ -147,7 +283,7 @@ def _shares(settings: Settings, schema: Schema) -> dict[str, float]:
     if settings.transform.edges == "quantile":
         _need("transform", budget.transform, "for quantile edges, or set transform.edges='public'")
         shares["histograms"] = budget.transform
-    if budget.marginals > 0 and len(schema.modelled) > 1:
+    if budget.marginals > 0 and len(schema.modelled) > 1 and settings.model["name"] in USES_MARGINALS:
         rest = budget.marginals
         if settings.transform.edges == "public":
             shares["histograms"] = _ONE_WAY_SHARE * budget.marginals
@@ -167,35 +303,47 @@ def _releases(shares: dict[str, float], epsilon: float, delta: float) -> tuple[R
     return tuple(Release(name, share, whole / math.sqrt(share)) for name, share in shares.items())
 
 
-def _training_event(sampling_rate: float, noise_multiplier: float, num_steps: int) -> accounting.Event:
-    return {
-        "kind": "poisson_gaussian",
-        "sampling_rate": sampling_rate,
-        "noise_multiplier": noise_multiplier,
-        "count": num_steps,
-    }
-
-
 def _release_events(releases: tuple[Release, ...], category_delta: float) -> list[accounting.Event]:
-    events = [{"kind": "gaussian", "noise_multiplier": release.noise_multiplier, "count": 1} for release in releases]
+    events = [release.event for release in releases]
     if category_delta:
         events.append({"kind": "approximate", "epsilon": 0.0, "delta": category_delta, "count": 1})
     return events
 
 
-def _epsilon_for_noise(shares: dict[str, float], category_delta: float, step: accounting.Event, delta: float) -> float:
+def _plan_for_noise(
+    settings: Settings, shares: dict[str, float], levels: Sequence[Level], common: dict[str, Any]
+) -> Plan:
+    """privacy.noise_multiplier is given: of the first step, where a schedule changes it."""
+    noise, delta = float(settings.privacy.noise_multiplier or 0.0), common["delta"]
+    levels, adaptive = _scaled(levels, noise / levels[0].noise_multiplier), None
+    steps = level_events(levels, Sampler(common["num_groups"]))
+    if settings.privacy.adaptive.rule:
+        if settings.privacy.adaptive.filter == "renyi":
+            raise UserError(
+                "privacy.adaptive.filter='renyi' needs privacy.epsilon, not privacy.noise_multiplier: give epsilon, or "
+                "use the filter 'reference'"
+            )
+        adaptive = _adaptive(settings.privacy.adaptive, leak=_LEAK_SHARE * delta)
+        steps.append(filters.leak_event(adaptive.leak))
+    epsilon = _epsilon_for_noise(shares, common["category_delta"], steps, delta, noise)
+    releases = _releases(shares, epsilon, delta)
+    spent = _release_events(releases, common["category_delta"])
+    epsilon = accounting.epsilon_of([*spent, *steps], delta)
+    return Plan(epsilon=epsilon, releases=releases, levels=levels, adaptive=adaptive, **common)
+
+
+def _epsilon_for_noise(
+    shares: dict[str, float], category_delta: float, steps: list[accounting.Event], delta: float, noise: float
+) -> float:
     """Epsilon at which releases with these shares of it and the given training add up to it."""
-    unusable = UserError(
-        f"privacy.noise_multiplier is {step['noise_multiplier']:g}, which gives an epsilon outside 0.01 to 50: "
-        "change it"
-    )
-    if accounting.epsilon_rdp([step], delta) > 100:  # cheap, where the distributions would not fit in memory
+    unusable = UserError(f"privacy.noise_multiplier is {noise:g}, which gives an epsilon outside 0.01 to 50: change it")
+    if accounting.epsilon_rdp(steps, delta) > 100:  # cheap, where the distributions would not fit in memory
         raise unusable
 
     def excess(log_epsilon):
         epsilon = math.exp(log_epsilon)
         spent = _release_events(_releases(shares, epsilon, delta), category_delta)
-        return accounting.epsilon_of([*spent, step], delta, discretization=accounting.COARSE) - epsilon
+        return accounting.epsilon_of([*spent, *steps], delta, discretization=accounting.COARSE) - epsilon
 
     try:
         return math.exp(accounting.find_root(excess, math.log(1e-2), math.log(50.0), tolerance=1e-3))

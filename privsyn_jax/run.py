@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from privsyn_jax import evaluation, report
 from privsyn_jax.data import DATASETS
+from privsyn_jax.explain import plan_lines
 from privsyn_jax.fitted import Run, build_generator, load, write_table
 from privsyn_jax.learn import learn
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.privacy.second_opinion import confirm
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.sampler import Synthesis, check_conditions
 from privsyn_jax.training.loop import Hook
@@ -67,7 +69,8 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
             return summary(workdir)
         write_json(workdir.root / "environment.json", _environment())
         write_json(workdir.root / "plan.json", plan.to_dict())
-        write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **records.clamped})
+        clamped = records.clamped.open_under(workdir.private_folder)
+        write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **clamped})
         curve = _epsilon_curve(plan)
         lap, seconds = _stopwatch()
         if workdir.release.is_dir():  # a former process stopped after releasing: nothing is to be spent again
@@ -85,6 +88,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         )
         synthetic = synthesis.frame
         if not workdir.release.is_dir():
+            confirm([entry["event"] for entry in run.privacy["ledger"]], plan.delta)
             _release(run, synthesis, workdir)
         lap("sampling")
         if settings.evaluation.enabled:
@@ -94,21 +98,6 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         write_json(workdir.private / "timing.json", seconds)
         _write_page(records, synthetic, schema, plan, curve, settings, workdir)
         return summary(workdir)
-
-
-def plan_lines(plan: Plan, schema: Schema) -> list[str]:
-    """The budget table and the mechanism in words."""
-    target = f"epsilon {plan.epsilon:.4g}" if plan.noise_multiplier else "NOT PRIVATE"
-    lines = [
-        f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}",
-        f"  {'what is bought':<16} {'share':>6}  noise multiplier",
-    ]
-    lines += [
-        f"  {release.name:<16} {release.share:>6.1%}  {release.noise_multiplier:.4g}" for release in plan.releases
-    ]
-    steps = f"in each of {plan.num_steps} steps at sampling rate {plan.sampling_rate:.4g}"
-    lines.append(f"  {'training':<16} {plan.training_share:>6.1%}  {plan.noise_multiplier:.4g} {steps}")
-    return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
 
 
 def summary(workdir: Workdir) -> list[str]:
@@ -146,7 +135,8 @@ def _release(run: Run, synthesis: Synthesis, workdir: Workdir) -> None:
 
 
 def _evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:
-    result = evaluation.evaluate(schema, records.train, records.test, synthetic, seed=settings.seed)
+    train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
+    result = evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed)
     write_json(workdir.evaluation / "metrics.json", result.metrics)
     conditions = [_CONDITIONED] if settings.synthesis.conditions else []
     details = {
@@ -175,8 +165,8 @@ def _write_page(records, synthetic, schema, plan, curve, settings, workdir: Work
             pair_errors=details["pair_errors"],
             epsilon_over_steps=curve,
             training=_read_training_log(workdir),
-            train=records.train,
-            test=records.test,
+            train=records.train.open_under(workdir.private_folder),
+            test=records.test.open_under(workdir.private_folder),
             synthetic=synthetic,
             schema=schema,
             skipped=details["skipped"],
@@ -192,10 +182,10 @@ def _write_page(records, synthetic, schema, plan, curve, settings, workdir: Work
 
 def _epsilon_curve(plan: Plan) -> list[tuple[int, float]]:
     """Epsilon after some numbers of steps, for the progress bar and the page; empty without noise."""
-    if plan.noise_multiplier == 0:
+    if not plan.has_noise:
         return []
     steps = np.unique(np.linspace(0, plan.num_steps, _CURVE_POINTS).round().astype(int))
-    return accounting.epsilon_over_steps(plan.release_events, plan.training_event, steps.tolist(), plan.delta)
+    return accounting.epsilon_over_steps(plan.release_events, plan.training_events, steps.tolist(), plan.delta)
 
 
 class _TrainingLog:

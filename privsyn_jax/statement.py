@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from privsyn_jax.plan import Plan
@@ -24,15 +25,16 @@ _NOT_COVERED = (
 )
 
 
-def privacy_statement(ledger: Ledger, plan: Plan, settings: Settings, schema: Schema) -> dict[str, Any]:
+def privacy_statement(
+    ledger: Ledger, plan: Plan, settings: Settings, schema: Schema, path: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """The report as strict JSON; epsilon is null where there is no bound. See DESIGN for the keys."""
     epsilon, rdp = ledger.epsilon(plan.delta), ledger.epsilon_rdp(plan.delta)
-    shares = {release.name: release.share for release in plan.releases} | {"training": plan.training_share}
     return {
         "private": math.isfinite(epsilon),
         "epsilon": _finite(epsilon),
         "delta": plan.delta,
-        "accountant": f"privacy-loss distributions (dp-accounting, discretisation {accounting.FINE:g})",
+        "accountant": ledger.accountant,
         "epsilon_rdp": _finite(rdp),
         "neighboring_relation": accounting.NEIGHBORING_RELATION,
         "privacy_unit": schema.privacy_unit,
@@ -40,10 +42,11 @@ def privacy_statement(ledger: Ledger, plan: Plan, settings: Settings, schema: Sc
             {
                 **entry,
                 "epsilon_alone": _finite(accounting.epsilon_of([entry["event"]], plan.delta)),
-                "share": shares.get(entry["name"], 0.0),
+                "share": share,
             }
-            for entry in ledger.to_list()
+            for entry, share in zip(ledger.to_list(), _shares(ledger, plan), strict=True)
         ],
+        "path": [dict(block) for block in path],
         "declared_public": declared_public(schema),
         "not_covered": list(_NOT_COVERED),
         "warnings": list(plan.warnings),
@@ -66,6 +69,27 @@ def declared_public(schema: Schema) -> list[str]:
         if column.declared_public
     ]
     return facts
+
+
+def _shares(ledger: Ledger, plan: Plan) -> list[float]:
+    """Share of the budget of every entry; that of training is split by what its entries weigh in the central limit."""
+    known = {release.name: release.share for release in plan.releases}
+    weights = [_weight(entry.event) if entry.name == "training" else 0.0 for entry in ledger.entries]
+    total = math.fsum(weights) or 1.0
+    return [
+        known.get(entry.name, plan.training_share * weight / total)
+        for entry, weight in zip(ledger.entries, weights, strict=True)
+    ]
+
+
+def _weight(event: accounting.Event) -> float:
+    """Zero for an event that only takes a part of delta."""
+    if event["kind"] == "approximate":
+        return 0.0
+    if not event.get("noise_multiplier"):
+        return 1.0
+    rate = event.get("sampling_rate", 1.0)
+    return event["count"] * rate**2 * math.expm1(min(700.0, event["noise_multiplier"] ** -2))
 
 
 def _finite(value: float) -> float | None:

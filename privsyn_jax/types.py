@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
+
+if TYPE_CHECKING:
+    from privsyn_jax.privacy.guard import Private
 
 Params = Mapping[str, Any]  # {"private": pytree trained on records, "public": pytree from released values}
 
@@ -100,10 +103,10 @@ class Records(NamedTuple):
     """
 
     schema: Schema
-    train: pd.DataFrame
-    test: pd.DataFrame
+    train: Private[pd.DataFrame]
+    test: Private[pd.DataFrame]
     content_hash: str  # sha256 of the source's content, for refusing a changed file
-    clamped: Mapping[str, int]  # private: values per column that lay outside the public bounds
+    clamped: Private[dict[str, int]]  # values per column that lay outside the public bounds
 
 
 class Generator(NamedTuple):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from privsyn_jax.privacy.guard import PrivateFolder
 from privsyn_jax.types import UserError
 
 PRIVATE_NOTICE = "PRIVATE: everything in this folder was computed from real records without noise. Do not publish it."
@@ -26,6 +27,11 @@ class Workdir:
         self.private = root / "private"
         self.evaluation = self.private / "evaluation"
         self.page = self.private / "report.html"
+
+    @property
+    def private_folder(self) -> PrivateFolder:
+        """What private records may be opened for without a charge."""
+        return PrivateFolder(self.private)
 
     @property
     def is_finished(self) -> bool:

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec
+from privsyn_jax.privacy.guard import Private
 
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.sampling import exact_sampling_rate
-from privsyn_jax.settings import TrainingSettings
+from privsyn_jax.privacy.schedules import Level
+from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd
 from privsyn_jax.training.parallel import AXIS, WRAPPERS, DataParallel
 from privsyn_jax.training.state import TrainState, initial_state
@@ -35,6 +37,7 @@ CASES = {  # rows, sampling rate, numbers of devices
 DISPATCHES, STEPS_PER_DISPATCH = 3, 2
 CLIP_NORM, NOISE_MULTIPLIER, EXPECTED_BATCH_SIZE = 3.0, 2.0, 8.0
 NOISE_SIZE = 20_000
+LEVEL = Level(1, 0.5, EXPECTED_BATCH_SIZE, NOISE_MULTIPLIER, CLIP_NORM)
 OPTIMIZER, SGD = optax.sgd(0.1, momentum=0.9), optax.sgd(1.0)
 
 num_traces, compilations = 0, []
@@ -71,24 +74,17 @@ def flat_loss(params, example, key):
 
 
 def make_step(private_loss=regression_loss, optimizer=OPTIMIZER, **changes) -> DPStep:
-    arguments = {
-        "sampling_rate": 0.5,
-        "expected_batch_size": EXPECTED_BATCH_SIZE,
-        "l2_clip_norm": CLIP_NORM,
-        "noise_multiplier": NOISE_MULTIPLIER,
-        "microbatch_size": 4,
-        "ema_decay": 0.9,
-    }
-    return DPStep(private_loss, optimizer, **{**arguments, **changes})
+    return DPStep(private_loss, optimizer, **{"microbatch_size": 4, "ema_decay": 0.9, **changes})
 
 
-def start() -> TrainState:
+def start(**level) -> TrainState:
     private = {"w": jnp.ones((4, 3)), "b": jnp.ones(4)}
-    return initial_state({"private": private, "public": {"root": jnp.arange(4.0)}}, OPTIMIZER)
+    params = {"private": private, "public": {"root": jnp.arange(4.0)}}
+    return initial_state(params, OPTIMIZER, LEVEL._replace(**level))
 
 
-def start_at_zero(name: str, size: int) -> TrainState:
-    return initial_state({"private": {name: jnp.zeros(size)}, "public": {}}, SGD)
+def start_at_zero(name: str, size: int, **level) -> TrainState:
+    return initial_state({"private": {name: jnp.zeros(size)}, "public": {}}, SGD, LEVEL._replace(**level))
 
 
 def copied(tree):
@@ -96,9 +92,9 @@ def copied(tree):
     return jax.tree.map(np.array, tree)
 
 
-def dispatched(run, records) -> dict:
+def dispatched(run, records, **level) -> dict:
     """What comes of a few dispatches, the state carried on, and what they cost."""
-    state, logs, later_traces, later_compilations, donated = start(), [], 0, 0, []
+    state, logs, later_traces, later_compilations, donated = start(**level), [], 0, 0, []
     for number in range(DISPATCHES):
         before, traces_before, compilations_before = state, num_traces, len(compilations)
         state, log = run(state, records, key())
@@ -131,25 +127,29 @@ def over_devices(num_devices: int, num_rows: int, wrapper: str) -> DataParallel:
 def results_of_cases() -> dict:
     results = {}
     for name, (num_rows, rate, device_counts) in CASES.items():
-        step, rows = make_step(sampling_rate=rate), table(num_rows)
-        results[name, 1, "resident"] = dispatched(many_steps(step, STEPS_PER_DISPATCH), jax.tree.map(jnp.asarray, rows))
+        step, rows = make_step(), table(num_rows)
+        resident = many_steps(step, STEPS_PER_DISPATCH)
+        results[name, 1, "resident"] = dispatched(resident, jax.tree.map(jnp.asarray, rows), sampling_rate=rate)
         for num_devices in device_counts:
             for wrapper in WRAPPERS:
                 parallel = over_devices(num_devices, num_rows, wrapper)
                 run = parallel.many_steps(step, STEPS_PER_DISPATCH)
-                results[name, num_devices, wrapper] = dispatched(run, parallel.place(rows))
+                results[name, num_devices, wrapper] = dispatched(run, parallel.place(rows), sampling_rate=rate)
     return results
 
 
 def times_taken(wrapper: str, num_rows: int = 21, num_steps: int = 6) -> dict:
     """How often every record was taken in every step, and the draws of one device."""
-    step = make_step(counting_loss, SGD, noise_multiplier=0.0, expected_batch_size=1.0)
-    parallel, state, counts = over_devices(8, num_rows, wrapper), start_at_zero("count", num_rows), [np.zeros(num_rows)]
+    step, state = (
+        make_step(counting_loss, SGD, adds_noise=False),
+        start_at_zero("count", num_rows, expected_batch_size=1.0),
+    )
+    parallel, counts, controls = over_devices(8, num_rows, wrapper), [np.zeros(num_rows)], copied(state.controls)
     run, rows = parallel.many_steps(step, 1), parallel.place(table(num_rows))
     for _ in range(num_steps):
         state, _ = run(state, rows, key())
         counts.append(-np.asarray(state.params["private"]["count"]))
-    draws = [np.asarray(step.draw(jnp.int32(number), key(), num_rows)) for number in range(num_steps)]
+    draws = [np.asarray(step.draw(jnp.int32(number), controls, key(), num_rows)) for number in range(num_steps)]
     return {"taken": np.diff(counts, axis=0), "drawn": np.array(draws)}
 
 
@@ -203,21 +203,19 @@ def trained(num_rows: int = 30, **settings) -> dict[str, np.ndarray]:
         delta=1e-5,
         category_delta=0.0,
         releases=(),
-        sampling_rate=exact_sampling_rate(10, num_rows),
-        noise_multiplier=1.0,
-        num_steps=3,
-        l2_clip_norm=1.0,
-        expected_batch_size=10.0,
+        levels=(Level(3, exact_sampling_rate(10, num_rows), 10.0, 1.0, 1.0),),
+        num_groups=1,
+        adaptive=None,
         warnings=(),
     )
-    params = dp_sgd.train(
+    params, _ = dp_sgd.train(
         generator,
-        table(num_rows)["features"],
+        Private(table(num_rows)["features"]),
+        (2, 2, 2),
         None,
         plan=plan,
-        settings=TrainingSettings(num_steps=3, steps_per_dispatch=3, **settings),
+        settings=Settings(training=TrainingSettings(num_steps=3, steps_per_dispatch=3, **settings)),
         ledger=Ledger(),
-        seed=0,
         secret=key(),
     )
     return copied(params["private"])

@@ -1,6 +1,5 @@
 """Records on the host or on the device, losses in bfloat16, schedules: the same step, wherever and however it runs."""
 
-import dataclasses
 import functools
 import math
 
@@ -9,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from unpaid import Unpaid
 
 from privsyn_jax.privacy.clipping import clipped_grad_sum
+from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.settings import TrainingSettings
 from privsyn_jax.training import feed, loop
 from privsyn_jax.training.placement import automatic_microbatch_size, place
-from privsyn_jax.training.state import initial_state
+from privsyn_jax.training.state import initial_state, with_level
 from privsyn_jax.training.step import DPStep, in_bfloat16, many_steps
 from privsyn_jax.types import UserError
 
@@ -40,32 +41,25 @@ def convolving_loss(params, example, key):
     return jnp.sum(jnp.sin(out + params["private"]["b"][None, None]))
 
 
-def make_step(private_loss=loss, **changes) -> DPStep:
-    step = DPStep(
-        private_loss,
-        OPTIMIZER,
-        sampling_rate=0.5,
-        expected_batch_size=10.0,
-        l2_clip_norm=CLIP_NORM,
-        noise_multiplier=0.5,
-        microbatch_size=4,
-        ema_decay=0.9,
-    )
-    return dataclasses.replace(step, **changes)
+LEVEL = Level(1, sampling_rate=0.5, expected_batch_size=10.0, noise_multiplier=0.5, l2_clip_norm=CLIP_NORM)
+
+
+def make_step(private_loss=loss, optimizer=OPTIMIZER, **changes) -> DPStep:
+    return DPStep(private_loss, optimizer, **{"microbatch_size": 4, "ema_decay": 0.9, **changes})
 
 
 def start():
-    return initial_state(jax.tree.map(jnp.copy, PARAMS), OPTIMIZER)
+    return initial_state(jax.tree.map(jnp.copy, PARAMS), OPTIMIZER, LEVEL)
 
 
-def run(step, records, compile_steps, num_steps=5, steps_per_dispatch=2):
+def run(step, records, compile_steps, num_steps=5, steps_per_dispatch=2, **level):
     logs = []
     state = loop.fit(
         step,
         start(),
         records,
         key=jax.random.key(3),
-        num_steps=num_steps,
+        spending=Unpaid(LEVEL._replace(**level), num_steps),
         steps_per_dispatch=steps_per_dispatch,
         hooks=[lambda state, log: logs.append(log) if log else None],
         compile_steps=compile_steps,
@@ -90,10 +84,10 @@ def on_disk(folder) -> np.memmap:
     ids=["half, several slices", "everyone, exactly one slice", "nobody", "convolution"],
 )
 def test_records_on_the_host_give_the_result_of_records_on_the_device(private_loss, rate, microbatch_size, tmp_path):
-    step = make_step(private_loss, sampling_rate=rate, microbatch_size=microbatch_size)
+    step = make_step(private_loss, microbatch_size=microbatch_size)
     fed, resident = (
-        run(step, {"x": on_disk(tmp_path)}, feed.many_steps),
-        run(step, {"x": jnp.asarray(ROWS)}, many_steps),
+        run(step, {"x": on_disk(tmp_path)}, feed.many_steps, sampling_rate=rate),
+        run(step, {"x": jnp.asarray(ROWS)}, many_steps, sampling_rate=rate),
     )
     assert_close(fed, resident)
     sizes = resident[1]["batch_size"]
@@ -165,26 +159,25 @@ def loss_dtype(private_loss):
     return jax.eval_shape(private_loss, PARAMS, {"x": jnp.asarray(ROWS[0])}, jax.random.key(0)).dtype
 
 
-def test_clip_norm_and_noise_may_follow_the_step_under_one_compilation():
+def test_the_levels_of_a_run_need_one_compilation_and_are_what_the_steps_run_with():
     size = 20_000
 
     def flat_loss(params, example, key):
         return 0.0 * jnp.sum(params["private"]["w"]) * example["x"][0]
 
-    step = make_step(
-        flat_loss,
-        optimizer=optax.sgd(1.0),
-        l2_clip_norm=lambda number: 1.0 + number,
-        noise_multiplier=lambda number: jnp.where(number < 2, 3.0, 0.0),
-    )
-    state = initial_state({"private": {"w": jnp.zeros(size)}, "public": {}}, step.optimizer)
-    compiled, positions = many_steps(step, 1), [np.zeros(size)]
-    for _ in range(3):
-        state, _ = compiled(state, {"x": jnp.asarray(ROWS)}, jax.random.key(0))
+    step = make_step(flat_loss, optimizer=optax.sgd(1.0))
+    levels = [Level(1, 0.5, 10.0, 3.0, 1.0), Level(1, 0.25, 5.0, 3.0, 2.0), Level(1, 1.0, 20.0, 1.0, 2.0)]
+    state = initial_state({"private": {"w": jnp.zeros(size)}, "public": {}}, step.optimizer, levels[0])
+    compiled, positions, sizes = many_steps(step, 1), [np.zeros(size)], []
+    for level in levels:
+        state, log = compiled(with_level(state, level), {"x": jnp.asarray(ROWS)}, jax.random.key(0))
         positions.append(np.array(state.params["private"]["w"]))
+        sizes.append(int(log["batch_size"][0]))
     assert compiled._cache_size() == 1
-    for noise, stddev in zip(np.diff(positions, axis=0), (3.0 * 1 / 10, 3.0 * 2 / 10, 0.0), strict=True):
+    for noise, level in zip(np.diff(positions, axis=0), levels, strict=True):
+        stddev = level.noise_multiplier * level.l2_clip_norm / level.expected_batch_size
         assert abs(noise.std() - stddev) <= 5 * stddev / math.sqrt(2 * size)
+    assert sizes[2] == NUM_ROWS and sizes[1] < sizes[2]
 
 
 def test_draws_are_averaged_before_clipping():

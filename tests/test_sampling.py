@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privsyn_jax.privacy.sampling import exact_sampling_rate, poisson_batch
+from privsyn_jax.privacy.sampling import POISSON, Sampler, exact_sampling_rate, first_rows, sampling_threshold
 
 ROWS, CAPACITY, TRIALS = 40, 48, 20_000
 RATE = exact_sampling_rate(8, ROWS)
@@ -19,8 +19,12 @@ STANDARD_ERRORS = 5.0
 
 @functools.partial(jax.jit, static_argnames=("rows", "rate", "capacity", "trials"))
 def draw(key, *, rows=ROWS, rate=RATE, capacity=CAPACITY, trials=TRIALS):
-    batch = functools.partial(poisson_batch, num_rows=rows, sampling_rate=rate, capacity=capacity)
-    return jax.vmap(lambda step: batch(jax.random.fold_in(key, step)))(jax.numpy.arange(trials))
+    def batch(step):
+        batch_key, threshold = jax.random.fold_in(key, step), sampling_threshold(rate)
+        drawn = POISSON.draw(key, step, batch_key, num_rows=rows, threshold=threshold)
+        return first_rows(drawn, capacity=capacity)
+
+    return jax.vmap(batch)(jax.numpy.arange(trials))
 
 
 def membership(indices, sizes, rows=ROWS) -> np.ndarray:
@@ -106,7 +110,7 @@ def test_a_small_rate_gives_empty_batches_with_their_probability():
 
 def test_a_capacity_that_could_truncate_is_refused():
     with pytest.raises(ValueError, match="capacity 39 is smaller than the 40 rows"):
-        poisson_batch(jax.random.key(0), num_rows=ROWS, sampling_rate=0.1, capacity=ROWS - 1)
+        first_rows(np.zeros(ROWS, bool), capacity=ROWS - 1)
 
 
 @settings(deadline=None)
@@ -123,3 +127,55 @@ def test_the_exact_rate_is_a_multiple_of_two_to_minus_32_and_never_above_the_req
 def test_an_impossible_batch_is_refused(expected_batch_size):
     with pytest.raises(ValueError, match="expected_batch_size"):
         exact_sampling_rate(expected_batch_size, 100)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.1, 0.3, math.nan])
+def test_a_rate_that_cannot_be_drawn_exactly_is_refused(rate):
+    with pytest.raises(ValueError, match=r"must be a positive multiple of 2\^-32"):
+        sampling_threshold(rate)
+
+
+def groups_drawn(num_groups, rate, num_steps, rows=2_000, seed=0):
+    """Bool [num_steps, rows]: the batches of one run."""
+    sampler, key = Sampler(num_groups), jax.random.key(seed)
+    draw = jax.jit(
+        lambda step: sampler.draw(
+            key, step, jax.random.fold_in(key, step), num_rows=rows, threshold=sampling_threshold(rate)
+        )
+    )
+    return np.stack([np.asarray(draw(jax.numpy.int32(step))) for step in range(num_steps)])
+
+
+@pytest.mark.parametrize(("num_groups", "rate"), [(3, 0.5), (4, 1.0), (7, 2.0**-3)])
+def test_a_record_takes_part_in_steps_that_are_whole_cycles_apart_and_as_often_as_is_charged(num_groups, rate):
+    num_steps = 2 * num_groups + 1
+    drawn = groups_drawn(num_groups, rate, num_steps)
+    steps, records = np.nonzero(drawn)
+    group = np.full(drawn.shape[1], -1)
+    group[records] = steps % num_groups
+    assert np.all(group[records] == steps % num_groups)
+    charged = Sampler(num_groups).event(sampling_rate=rate, noise_multiplier=1.0, first_step=0, num_steps=num_steps)
+    assert drawn.sum(axis=0).max() <= charged["count"] == 3
+    if rate == 1.0:  # a partition: everyone once in every cycle
+        assert np.all(drawn[:num_groups].sum(axis=0) == 1) and charged["kind"] == "gaussian"
+        sizes = np.bincount(group, minlength=num_groups)
+        spread = math.sqrt(len(group) * (1 / num_groups) * (1 - 1 / num_groups))
+        assert np.all(np.abs(sizes - len(group) / num_groups) < STANDARD_ERRORS * spread)
+    else:
+        mean, count = drawn.mean() * num_groups, drawn.size / num_groups
+        assert abs(mean - rate) < STANDARD_ERRORS * math.sqrt(rate * (1 - rate) / count) + 3 / math.sqrt(drawn.shape[1])
+
+
+def test_adding_a_record_moves_no_other():
+    assert np.array_equal(groups_drawn(5, 0.5, 5, rows=64), groups_drawn(5, 0.5, 5, rows=64))
+    assert not np.array_equal(groups_drawn(5, 0.5, 5, rows=64), groups_drawn(5, 0.5, 5, rows=64, seed=1))
+
+
+@given(st.integers(1, 9), st.lists(st.integers(1, 20), min_size=1, max_size=6))
+def test_charges_of_blocks_add_up_to_the_charge_of_the_run(num_groups, blocks):
+    sampler, done, total = Sampler(num_groups), 0, 0
+    for block in blocks:
+        event = sampler.event(sampling_rate=0.5, noise_multiplier=1.0, first_step=done, num_steps=block)
+        total, done = total + (event["count"] if event else 0), done + block
+    whole = sampler.event(sampling_rate=0.5, noise_multiplier=1.0, first_step=0, num_steps=done)
+    assert total == whole["count"] == -(-done // num_groups)

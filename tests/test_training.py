@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from unpaid import Unpaid
 
-from privsyn_jax.plan import Plan, Release
+from privsyn_jax.plan import AdaptivePlan, Plan, Release
+from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
-from privsyn_jax.settings import TrainingSettings
+from privsyn_jax.privacy.schedules import Level
+from privsyn_jax.settings import AdaptiveClipSettings, PrivacySettings, Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.marginals import choose_pairs
 from privsyn_jax.training.state import TrainState, initial_state
@@ -57,31 +60,26 @@ def share_compilations(monkeypatch):
     monkeypatch.setattr(loop, "many_steps", compiled_once)
 
 
+LEVEL = Level(1, 0.5, EXPECTED_BATCH_SIZE, NOISE_MULTIPLIER, CLIP_NORM)
+
+
 @functools.cache
 def make_step(private_loss, optimizer=SGD, **changes):
-    arguments = {
-        "sampling_rate": 0.5,
-        "expected_batch_size": EXPECTED_BATCH_SIZE,
-        "l2_clip_norm": CLIP_NORM,
-        "noise_multiplier": NOISE_MULTIPLIER,
-        "microbatch_size": 4,
-        "ema_decay": EMA_DECAY,
-    }
-    return DPStep(private_loss, optimizer, **{**arguments, **changes})
+    return DPStep(private_loss, optimizer, **{"microbatch_size": 4, "ema_decay": EMA_DECAY, **changes})
 
 
 def start(size: int = SIZE, optimizer=SGD) -> TrainState:
     params = {"private": {"w": jnp.zeros(size)}, "public": {"table": jnp.arange(3.0)}}
-    return initial_state(params, optimizer)
+    return initial_state(params, optimizer, LEVEL)
 
 
-def train(step, num_steps, *, state=None, table=None, steps_per_dispatch=1, hooks=(), seed=0, size=SIZE):
+def train(step, num_steps, *, state=None, table=None, steps_per_dispatch=1, hooks=(), seed=0, size=SIZE, **level):
     return loop.fit(
         step,
         start(size) if state is None else state,
         records() if table is None else table,
         key=jax.random.key(seed),
-        num_steps=num_steps,
+        spending=Unpaid(LEVEL._replace(**level), num_steps),
         steps_per_dispatch=steps_per_dispatch,
         hooks=hooks,
     )
@@ -119,7 +117,9 @@ def test_noise_of_another_scale_is_seen():
 )
 def test_noise_is_added_once_whatever_the_batch(num_rows, changes):
     # 25 microbatches, an empty batch, one record, fewer records than a microbatch.
-    noise = moved(train(make_step(flat_loss, **changes), 1, table=records(num_rows)))
+    level = {name: value for name, value in changes.items() if name in Level._fields}
+    step = make_step(flat_loss, **{name: value for name, value in changes.items() if name not in level})
+    noise = moved(train(step, 1, table=records(num_rows), **level))
     assert has_stddev(noise, NOISE_STDDEV)
 
 
@@ -137,7 +137,7 @@ def test_the_divisor_is_the_expected_batch_size_not_the_drawn_one():
         states.append(moved(state)[0])
         sizes.extend(logs.get("batch_size", ()))
 
-    train(make_step(counting_loss, noise_multiplier=0.0), 12, hooks=[hook], size=5)
+    train(make_step(counting_loss), 12, hooks=[hook], size=5, noise_multiplier=0.0)
     assert len(set(map(int, sizes))) > 3
     np.testing.assert_allclose(-np.diff(states), np.array(sizes) / EXPECTED_BATCH_SIZE, rtol=1e-5)
 
@@ -146,8 +146,9 @@ def test_without_noise_the_step_is_the_clipped_mean_over_the_expected_batch():
     table = records(7) * 3
     final = moved(
         train(
-            make_step(lambda p, x, key: p["private"]["w"][:3] @ x, noise_multiplier=0.0, sampling_rate=1.0),
+            make_step(lambda p, x, key: p["private"]["w"][:3] @ x, adds_noise=False),
             1,
+            sampling_rate=1.0,
             table=table,
             size=3,
         )
@@ -191,7 +192,8 @@ def test_hooks_see_the_start_and_every_dispatch_with_a_log_entry_per_step():
     )
     assert int(final.step) == 5 and order == ["first", "second"] * 4
     assert [step for step, _ in calls] == [0, 2, 4, 5]
-    assert calls[0][1] == {} and set(calls[1][1]) == {"loss", "grad_norm", "clip_fraction", "nonfinite", "batch_size"}
+    nonprivate = {"loss", "grad_norm", "clip_fraction", "nonfinite", "batch_size"}
+    assert calls[0][1] == {} and set(calls[1][1]) == {*nonprivate, "released_signal"}
     assert [set(lengths.values()) for _, lengths in calls[1:]] == [{2}, {2}, {1}]
     assert train(make_step(flat_loss), 5, state=final) is final  # nothing left to do
 
@@ -216,8 +218,8 @@ def test_a_record_without_a_finite_gradient_neither_counts_nor_spoils_the_step()
         return counting_loss(params, example, key) / jnp.where(example[0] > 100, 0.0, 1.0)
 
     table, logs = records().at[3, 0].set(1e3), []
-    step = make_step(loss, noise_multiplier=0.0, sampling_rate=1.0)
-    final = moved(train(step, 1, table=table, hooks=[lambda state, log: logs.append(log)], size=3))
+    hooks = [lambda state, log: logs.append(log)]
+    final = moved(train(make_step(loss), 1, table=table, hooks=hooks, size=3, noise_multiplier=0.0, sampling_rate=1.0))
     assert final[0] == pytest.approx(-(NUM_ROWS - 1) / EXPECTED_BATCH_SIZE, rel=1e-5)
     assert logs[1]["nonfinite"].tolist() == [1]
 
@@ -229,19 +231,16 @@ def small_plan(**changes) -> Plan:
         "delta": 1e-5,
         "category_delta": 0.0,
         "releases": releases,
-        "sampling_rate": 0.25,
-        "noise_multiplier": 2.0,
-        "num_steps": 3,
-        "l2_clip_norm": 1.0,
-        "expected_batch_size": 5.0,
+        "levels": (Level(3, sampling_rate=0.25, expected_batch_size=5.0, noise_multiplier=2.0, l2_clip_norm=1.0),),
+        "num_groups": 1,
+        "adaptive": None,
         "warnings": (),
     }
     return Plan(**{**arguments, **changes})
 
 
-def test_training_is_charged_before_the_first_step_with_the_numbers_that_it_uses(monkeypatch):
+def trained(monkeypatch, plan, hooks=(), **privacy):
     monkeypatch.setattr(dp_sgd.optax, "adam", lambda schedule: SGD)
-    ledger, plan, states, averages = Ledger(), small_plan(), [], []
     generator = Generator(
         init=lambda key: {"private": {"w": jnp.zeros(SIZE)}, "public": {}},
         private_loss=flat_loss,
@@ -250,27 +249,68 @@ def test_training_is_charged_before_the_first_step_with_the_numbers_that_it_uses
         sample=lambda *_: None,
         exact_conditions=lambda *_: (),
     )
-
-    def hook(state, logs):
-        assert [entry.event for entry in ledger.entries] == [plan.training_event]
-        states.append(moved(state))
-        averages.append(np.array(state.ema["w"]))
-
-    params = dp_sgd.train(
+    ledger = Ledger()
+    params, path = dp_sgd.train(
         generator,
-        np.zeros((NUM_ROWS, 2), np.float32),
+        Private(np.zeros((NUM_ROWS, 2), np.float32)),
+        (2, 2),
         None,
         plan=plan,
-        settings=TrainingSettings(num_steps=3, ema_decay=0.5, microbatch_size=4, steps_per_dispatch=1),
+        settings=Settings(
+            privacy=PrivacySettings(**privacy),
+            training=TrainingSettings(num_steps=plan.num_steps, ema_decay=0.5, microbatch_size=4, steps_per_dispatch=1),
+        ),
         ledger=ledger,
-        seed=0,
         secret=jax.random.key(0),
-        hooks=[hook],
+        hooks=[functools.partial(hook, ledger) for hook in hooks],
     )
-    assert len(states) == plan.training_event["count"] + 1
-    for noise in np.diff(states, axis=0):
-        assert has_stddev(noise, plan.training_event["noise_multiplier"] * plan.l2_clip_norm / plan.expected_batch_size)
+    return params, path, ledger
+
+
+def test_every_step_is_charged_before_it_runs_with_the_numbers_that_it_uses(monkeypatch):
+    plan = small_plan(
+        levels=(
+            Level(2, sampling_rate=0.25, expected_batch_size=5.0, noise_multiplier=2.0, l2_clip_norm=1.0),
+            Level(2, sampling_rate=0.5, expected_batch_size=10.0, noise_multiplier=4.0, l2_clip_norm=0.5),
+        )
+    )
+    states, averages, charged = [], [], []
+
+    def hook(ledger, state, logs):
+        states.append(moved(state))
+        averages.append(np.array(state.ema["w"]))
+        charged.append(sum(entry.event["count"] for entry in ledger.entries))
+
+    params, path, ledger = trained(monkeypatch, plan, [hook])
+    assert charged == [1, 1, 2, 3, 4]  # the records are opened, and each step is run, after the charge that pays for it
+    assert [entry.event for entry in ledger.entries] == plan.training_events and len(plan.training_events) == 2
+    steps = [level for level in plan.levels for _ in range(level.num_steps)]
+    for noise, level in zip(np.diff(states, axis=0), steps, strict=True):
+        assert has_stddev(noise, level.noise_multiplier * level.l2_clip_norm / level.expected_batch_size)
     assert np.array_equal(params["private"]["w"], averages[-1])
+    assert [(row["first_step"], row["num_steps"]) for row in path] == [(0, 2), (2, 2)]
+
+
+def test_adaptive_noise_is_what_its_path_says(monkeypatch):
+    adaptive = AdaptivePlan("signal", "renyi", 4, 2.0, 0.0, 0.0, 8.0, 0.5)
+    plan, states = small_plan(levels=(small_plan().levels[0]._replace(num_steps=8),), adaptive=adaptive), []
+    _, path, ledger = trained(monkeypatch, plan, [lambda ledger, state, logs: states.append(moved(state))])
+    assert [entry.event for entry in ledger.entries] == plan.training_events
+    level, used = plan.levels[0], [row["noise_multiplier"] for row in path for _ in range(row["num_steps"])]
+    assert len(used) == 8 and len(set(used)) > 1
+    for noise, multiplier in zip(np.diff(states, axis=0), used, strict=True):
+        assert has_stddev(noise, multiplier * level.l2_clip_norm / level.expected_batch_size)
+    assert sum(len(row["released_signal"]) for row in path) == 4
+
+
+def test_an_adaptive_clipping_norm_survives_from_block_to_block(monkeypatch):
+    norms = []
+
+    def hook(ledger, state, logs):
+        norms.extend(np.asarray(logs.get("released_clip_norm", ())))
+
+    trained(monkeypatch, small_plan(), [hook], adaptive_clip=AdaptiveClipSettings(target_quantile=0.5, share=0.4))
+    assert norms[0] == 1.0 and len(set(map(float, norms))) == 3
 
 
 @pytest.mark.parametrize("bought_before", [True, False])

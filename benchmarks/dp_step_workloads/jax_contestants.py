@@ -17,10 +17,11 @@ from dp_step_workloads.contestant import Prepared
 from dp_step_workloads.workload import Workload
 from privsyn_jax.privacy.clipping import clipped_grad_sum
 from privsyn_jax.privacy.sampling import exact_sampling_rate
+from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.settings import TrainingSettings
 from privsyn_jax.training.parallel import DataParallel
 from privsyn_jax.training.placement import automatic_microbatch_size, place
-from privsyn_jax.training.state import initial_state
+from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep
 
 METHODS = ("vmap", "microbatch", "ghost", "auto")
@@ -128,17 +129,18 @@ class JaxContestants:
         return DPStep(
             self.private_loss,
             optax.adam(LEARNING_RATE),
-            sampling_rate=exact_sampling_rate(self.batch_size, len(self.records)),
-            expected_batch_size=self.batch_size,
-            l2_clip_norm=float(self.reference.clip_norm),
-            noise_multiplier=NOISE_MULTIPLIER,
             microbatch_size=automatic_microbatch_size(self.batch_size),
             ema_decay=EMA_DECAY,
         )
 
+    def _initial_state(self) -> TrainState:
+        rate = exact_sampling_rate(self.batch_size, len(self.records))
+        level = Level(1, rate, self.batch_size, NOISE_MULTIPLIER, float(self.reference.clip_norm))
+        return jax.tree.map(jnp.copy, initial_state(self.params, optax.adam(LEARNING_RATE), level))
+
     def _prepare_step(self, step: Callable[..., Any], records: Any) -> Prepared:
         # The state is donated, so it is a copy, and each call carries it on to the next.
-        carried = [jax.tree.map(jnp.copy, initial_state(self.params, optax.adam(LEARNING_RATE)))]
+        carried = [self._initial_state()]
         key = jax.random.key(3)
 
         def call():
@@ -154,7 +156,7 @@ class JaxContestants:
         parallel = DataParallel(tuple(jax.devices()), len(self.records), wrapper)
         step = PlainShared(**vars(self._dp_step())) if plain else self._dp_step()
         run, records = parallel.many_steps(step, count), parallel.place(np.asarray(self.records))
-        carried = [jax.tree.map(jnp.copy, initial_state(self.params, optax.adam(LEARNING_RATE)))]
+        carried = [self._initial_state()]
 
         def call():
             carried[0], log = run(carried[0], records, jax.random.key(3))
@@ -168,7 +170,7 @@ class PlainShared(DPStep):
 
     def __call__(self, state, records, key):
         assert self.shard is not None
-        size = int(self.expected_batch_size) // jax.lax.axis_size(self.shard.axis_name)
+        size = len(records) // RECORDS_PER_BATCH
         keys = jax.random.split(key, size)
         total = jax.grad(self._summed)(state.params["private"], state.params, records[:size], keys)
         total = jax.lax.psum(total, self.shard.axis_name)

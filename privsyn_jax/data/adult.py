@@ -12,6 +12,7 @@ import pandas as pd
 from privsyn_jax.data.source import Published, check_published, hash_rows
 from privsyn_jax.data.split import num_train_records, split_rows
 from privsyn_jax.data.validate import conform
+from privsyn_jax.privacy.guard import Private
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.types import Column, Records, Schema, UserError
 
@@ -145,7 +146,7 @@ def load(settings: DataSettings, schema: Schema) -> Records:
     if settings.split == "paper":
         train, test = split_rows(pd.concat([train, test], ignore_index=True), settings.test_fraction)
     content_hash = hash_rows([row for file_rows in rows.values() for row in file_rows])
-    return Records(schema, train, test, content_hash, clamped)
+    return Records(schema, Private(train), Private(test), content_hash, Private(clamped))
 
 
 def read_rows(folder: str, name: str) -> list[list[str]]:

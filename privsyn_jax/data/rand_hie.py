@@ -17,6 +17,7 @@ import pandas as pd
 from privsyn_jax.data.source import Published, check_published, hash_rows
 from privsyn_jax.data.split import num_train_records, split_rows
 from privsyn_jax.data.validate import conform
+from privsyn_jax.privacy.guard import Private
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.types import Column, Records, Schema, UserError
 
@@ -103,7 +104,7 @@ def load(settings: DataSettings, schema: Schema) -> Records:
     recoded = recode(pd.DataFrame(rows, columns=_HEADER).astype(float))
     frame, clamped = conform(recoded, schema, out_of_bounds=settings.out_of_bounds, source=_FILE)
     train, test = split_rows(frame, settings.test_fraction)
-    return Records(schema, train, test, hash_rows(rows), clamped)
+    return Records(schema, Private(train), Private(test), hash_rows(rows), Private(clamped))
 
 
 def recode(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ import pyarrow.parquet
 from privsyn_jax.data import schema as schema_files
 from privsyn_jax.data.split import num_train_records, split_rows
 from privsyn_jax.data.validate import check_names, conform
+from privsyn_jax.privacy.guard import Private
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.types import Records, Schema, UserError
 
@@ -64,7 +65,7 @@ def load(settings: DataSettings, schema: Schema) -> Records:
         clamped |= {column: clamped.get(column, 0) + count for column, count in outside.items()}
     train, test = frames if settings.test_path else split_rows(frames[0], settings.test_fraction)
     content_hash = hashlib.sha256(b"".join(_file_digest(path) for path in paths)).hexdigest()
-    return Records(schema, train, test, content_hash, clamped)
+    return Records(schema, Private(train), Private(test), content_hash, Private(clamped))
 
 
 def read_frame(path: str) -> pd.DataFrame:

@@ -3,3 +3,4 @@
 from privsyn_jax.models import autoregressive
 
 GENERATORS = {"autoregressive": autoregressive.make}
+USES_MARGINALS = frozenset({"autoregressive"})  # purchased ones, by `calibrate`

@@ -1,11 +1,17 @@
-"""Events to (epsilon, delta). An event is plain JSON from which anyone can recompute.
+"""Events to (epsilon, delta). An event is plain JSON from which anyone can recompute; docs/ledger.md explains them.
 
   {"kind": "poisson_gaussian", "sampling_rate", "noise_multiplier", "count"}  Poisson-sampled Gaussian steps
   {"kind": "gaussian", "noise_multiplier", "count"}                           Gaussian releases
   {"kind": "laplace", "noise_multiplier", "count"}                            Laplace releases (scale / L1 sensitivity)
+  {"kind": "discrete_gaussian", "noise_multiplier", "sensitivity", "count"}   the same for one whole number
+  {"kind": "discrete_laplace", "noise_multiplier", "sensitivity", "count"}
+  {"kind": "exponential", "epsilon", "count"}                                 exponential mechanisms, epsilon-DP each
   {"kind": "pure", "epsilon", "count"}                                        any epsilon-DP mechanism
   {"kind": "approximate", "epsilon", "delta", "count"}                        any (epsilon, delta)-DP mechanism
+  {"kind": "select", "events", "mean", "shape", "count"}                      best of a random number of trials
+  {"kind": "renyi", "order", "epsilon", "count"}                              any (order, epsilon)-Renyi-DP mechanism
 
+The last two have no privacy-loss distribution: events with one of them are accounted by Renyi divergence.
 Neighbouring relation: add or remove one record.
 """
 
@@ -13,30 +19,45 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scipy.optimize import root_scalar
-from scipy.stats import norm
+from privsyn_jax.privacy import loss_distribution, renyi
+from privsyn_jax.privacy.loss_distribution import Pmf
+from privsyn_jax.privacy.search import COARSE as COARSE
+from privsyn_jax.privacy.search import FINE as FINE
+from privsyn_jax.privacy.search import find_root as find_root
+from privsyn_jax.privacy.search import gaussian_noise_multiplier as gaussian_noise_multiplier
+from privsyn_jax.privacy.search import smallest_noise as smallest_noise
+from privsyn_jax.privacy.search import subsampled_guess as subsampled_guess
 
 Event = dict[str, Any]
 
 NEIGHBORING_RELATION = "add or remove one record"
-COARSE, FINE = 1e-3, 1e-4  # discretisation of the privacy loss: for searching, for reporting
+RENYI_ORDERS = renyi.ORDERS
 
 _FIELDS = {
     "poisson_gaussian": ("sampling_rate", "noise_multiplier", "count"),
     "gaussian": ("noise_multiplier", "count"),
     "laplace": ("noise_multiplier", "count"),
+    "discrete_gaussian": ("noise_multiplier", "sensitivity", "count"),
+    "discrete_laplace": ("noise_multiplier", "sensitivity", "count"),
+    "exponential": ("epsilon", "count"),
     "pure": ("epsilon", "count"),
     "approximate": ("epsilon", "delta", "count"),
+    "select": ("events", "mean", "shape", "count"),
+    "renyi": ("order", "epsilon", "count"),
 }
-_RDP_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)  # whole orders have a closed form, and are quick
-_AT_MOST_ONE = ("sampling_rate", "delta")
+_RENYI_ONLY = ("select", "renyi")
+_IN_NO_TRIAL = (*_RENYI_ONLY, "approximate")
+_WHOLE = ("count", "sensitivity")
+_ABOVE_ZERO = ("sampling_rate",)
+_LEAST = {"count": 1, "sensitivity": 1, "mean": 1}
+_MOST = {"sampling_rate": 1, "delta": 1, "sensitivity": 2**53}
 
 
 def check_event(event: Event) -> None:
-    """Raises ValueError, naming the event, unless it is one that `epsilon` can account for."""
+    """Raises ValueError, naming the event, unless it is one that `epsilon_of` can account for."""
     kind = event.get("kind")
     if kind not in _FIELDS:
         raise ValueError(f"event {event} has a kind that is not accounted for: use one of {', '.join(_FIELDS)}")
@@ -44,189 +65,178 @@ def check_event(event: Event) -> None:
         raise ValueError(f"event {event} must have exactly the fields kind, {', '.join(_FIELDS[kind])}")
     for name in _FIELDS[kind]:
         value = event[name]
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if name == "events":
+            _check_trial(event)
+            continue
+        if name == "shape" and value == "poisson":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"event {event} has {name} = {value!r}: it must be a finite number")
-        if value < 0 or (name in _AT_MOST_ONE and value > 1) or (name == "sampling_rate" and value == 0):
+        if name in _WHOLE and value != int(value):
+            raise ValueError(f"event {event} has {name} = {value}: it must be a whole number")
+        outside = value < _LEAST.get(name, 0) or value > _MOST.get(name, math.inf)
+        if outside or (name in _ABOVE_ZERO and value == 0) or (name == "order" and value <= 1):
             raise ValueError(f"event {event} has {name} = {value}, out of range")
-    if event["count"] != int(event["count"]) or event["count"] < 1:
-        raise ValueError(f"event {event} has count = {event['count']}: it must be a whole number, at least 1")
+
+
+def _check_trial(event: Event) -> None:
+    if not isinstance(event["events"], list) or not event["events"]:
+        raise ValueError(f"event {event} has events = {event['events']!r}: list what one trial is charged as")
+    for part in event["events"]:
+        if not isinstance(part, dict) or part.get("kind") in _IN_NO_TRIAL:
+            raise ValueError(f"event {event} has a trial with {part!r}: no bound is known for the selection among such")
+        check_event(part)
+
+
+def renyi_only(event: Event) -> bool:
+    """Whether the event has no privacy-loss distribution."""
+    return event["kind"] in _RENYI_ONLY
 
 
 def epsilon_of(events: Iterable[Event], delta: float, *, discretization: float = FINE) -> float:
-    """Epsilon at delta of all events together, by composing privacy-loss distributions (an upper bound).
+    """Epsilon at delta of all events together, an upper bound: by composing privacy-loss distributions, or by Renyi
+    divergence if one of the events is `renyi_only`.
 
-    Infinite when an event adds no noise, or when approximate events use up delta.
-
-    Source: Doroshenko et al. 2022, "Connect the Dots: Tighter Discrete Approximations of Privacy Loss Distributions".
+    Infinite when an event adds no noise, when approximate events use up delta, or when losses span more than
+    `loss_distribution.MAX_POINTS` grid points (an epsilon of several hundred).
     """
-    events = list(events)
+    events = _checked(events)
     if not events:
         return 0.0
     if _without_noise(events):
         return math.inf
-    return float(_compose(events, discretization).get_epsilon_for_delta(delta))
+    if any(map(renyi_only, events)):
+        return renyi.epsilon(events, delta)
+    try:
+        total = _total(events, discretization)
+    except loss_distribution.TooWide:
+        return math.inf
+    return max(loss_distribution.epsilon(one, delta, discretization) for one in total)
 
 
 def delta_of(events: Iterable[Event], epsilon: float, *, discretization: float = FINE) -> float:
     """Delta at epsilon of all events together; see `epsilon_of`."""
-    events = list(events)
+    events = _checked(events)
     if not events:
         return 0.0
     if _without_noise(events):
         return 1.0
-    return float(_compose(events, discretization).get_delta_for_epsilon(epsilon))
+    if any(map(renyi_only, events)):
+        return renyi.delta(events, epsilon)
+    try:
+        total = _total(events, discretization)
+    except loss_distribution.TooWide:
+        return 1.0
+    return max(loss_distribution.delta(one, epsilon, discretization) for one in total)
 
 
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
-    """Epsilon at delta by Renyi accounting: looser, independent of `epsilon_of`, printed beside it.
+    """Epsilon at delta by Renyi accounting: looser, independent of privacy-loss distributions, printed beside them.
 
-    A pure event counts as epsilon^2 / 2 zero-concentrated DP; an approximate one as pure after its delta
-    is set aside.
+    Of an exponential mechanism both know only that it is epsilon-DP, unless `epsilon_of` is by Renyi divergence as well.
     """
-    import dp_accounting
-    from dp_accounting import rdp
-
-    events = list(events)
-    for event in events:
-        check_event(event)
+    events = _checked(events)
     if _without_noise(events):
         return math.inf
-    accountant = rdp.RdpAccountant(_RDP_ORDERS)
-    for event in events:
-        count = int(event["count"])
-        if event["kind"] == "poisson_gaussian":
-            step = dp_accounting.GaussianDpEvent(event["noise_multiplier"])
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(event["sampling_rate"], step), count)
-        elif event["kind"] == "gaussian":
-            accountant.compose(dp_accounting.GaussianDpEvent(event["noise_multiplier"]), count)
-        elif event["kind"] == "laplace":
-            accountant.compose(dp_accounting.LaplaceDpEvent(event["noise_multiplier"]), count)
-        elif event["epsilon"] > 0:
-            accountant.compose(dp_accounting.dp_event.ZCDpEvent(event["epsilon"] ** 2 / 2), count)
-        if event["kind"] == "approximate":
-            delta -= event["delta"] * count
-    return float(accountant.get_epsilon(delta)) if delta > 0 else math.inf
+    if not any(map(renyi_only, events)):
+        events = [{**event, "kind": "pure"} if event["kind"] == "exponential" else event for event in events]
+    return renyi.epsilon(events, delta)
+
+
+def renyi_divergence(event: Event, order: float) -> float:
+    """Renyi divergence of one order > 1 of all `count` mechanisms of an event."""
+    events = _checked([event])
+    return math.inf if _without_noise(events) else float(renyi.divergences(event, (order,))[0])
+
+
+def renyi_budget(before: Iterable[Event], order: float, epsilon: float, delta: float) -> float:
+    """What a "renyi" event of this order may have as epsilon on top of `before`; negative if nothing is left."""
+    before = _checked(before)
+    return -math.inf if _without_noise(before) else renyi.budget(before, order, epsilon, delta)
 
 
 def epsilon_over_steps(
-    before: Sequence[Event], step: Event, steps: Sequence[int], delta: float
+    before: Sequence[Event], steps: Event | Sequence[Event], at: Sequence[int], delta: float
 ) -> list[tuple[int, float]]:
-    """Epsilon after each of the given numbers of training steps, on top of what was spent `before`."""
-    if _without_noise([*before, step]):
-        return [(int(count), math.inf) for count in steps]
-    spent = _compose(before, COARSE) if before else None
-    one = _compose([{**step, "count": 1}], COARSE)
-    curve = []
-    for count in steps:
-        distribution = one.self_compose(int(count)) if count else None
-        parts = [part for part in (spent, distribution) if part is not None]
-        total = parts[0] if len(parts) == 1 else parts[0].compose(parts[1]) if parts else None
-        curve.append((int(count), float(total.get_epsilon_for_delta(delta)) if total else 0.0))
-    return curve
-
-
-def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
-    """Noise multiplier of the one Gaussian release that spends exactly (epsilon, delta).
-
-    Source: Balle and Wang 2018, "Improving the Gaussian Mechanism for Differential Privacy", Theorem 8.
-    """
-
-    def excess(sigma):
-        spent = norm.cdf(0.5 / sigma - epsilon * sigma) - math.exp(
-            epsilon + norm.logcdf(-0.5 / sigma - epsilon * sigma)
-        )
-        return spent - delta
-
-    return find_root(excess, 1e-2, 1e6, tolerance=1e-12)
-
-
-def smallest_noise(epsilon_at: Callable[[float, float], float], target: float, guess: float) -> float:
-    """Smallest noise multiplier, to about 2e-4 relative, whose epsilon does not exceed the target.
+    """(step, epsilon) after each of the given numbers of steps, on top of what was spent `before`, at COARSE.
 
     Args:
-      epsilon_at: (noise_multiplier, discretization) -> epsilon, decreasing in the noise.
-      target: epsilon never to be exceeded.
-      guess: where to start looking.
-
-    Raises:
-      ValueError: no amount of noise reaches the target.
+      steps: events in the order in which they run, each for `count` steps.
     """
-
-    def excess(log_noise, discretization):
-        return min(epsilon_at(math.exp(log_noise), discretization), 1e3) - target
-
-    lower, upper = math.log(guess) - 0.1, math.log(guess) + 0.1
-    while excess(upper, COARSE) > 0:
-        lower, upper = upper, upper + 0.4
-        if upper > math.log(1e5):
-            raise ValueError(f"epsilon {target} is spent before training starts")
-    while excess(lower, COARSE) < 0:
-        lower, upper = lower - 0.4, lower
-        if lower < math.log(1e-3):
-            raise ValueError(f"epsilon {target} is out of reach: it needs less noise than {math.exp(lower):g}")
-    coarse = find_root(lambda log_noise: excess(log_noise, COARSE), lower, upper, tolerance=1e-3)
-    lower, upper = coarse - 0.03, coarse + 0.002
-    while excess(upper, FINE) > 0:
-        lower, upper = upper, upper + 0.01
-    while excess(lower, FINE) < 0:  # at a small target the coarse grid overstates epsilon by more
-        lower, upper = lower - 0.1, lower
-    upper = find_root(lambda log_noise: excess(log_noise, FINE), lower, upper, tolerance=2e-4)
-    while excess(upper, FINE) > 0:
-        upper += 1e-4
-    return math.exp(upper)
+    steps = [steps] if isinstance(steps, dict) else list(steps)
+    before, steps = _merged(_checked(before)), _checked(steps)
+    if _without_noise([*before, *steps]):
+        return [(int(step), math.inf) for step in at]
+    events, rows = [*before, *steps], []
+    for step in at:
+        left, row = int(step), [event["count"] for event in before]
+        for event in steps:
+            row.append(min(left, event["count"]))
+            left -= row[-1]
+        rows.append(row)
+    if any(map(renyi_only, events)):
+        run = [[{**event, "count": n} for event, n in zip(events, row, strict=True) if n] for row in rows]
+        epsilons = [renyi.epsilon(part, delta) for part in run]
+    else:
+        try:
+            totals = _compose(events, rows, COARSE)
+            epsilons = [max(loss_distribution.epsilon(one, delta, COARSE) for one in total) for total in totals]
+        except loss_distribution.TooWide:
+            epsilons = [math.inf] * len(rows)
+    return [(int(step), epsilon) for step, epsilon in zip(at, epsilons, strict=True)]
 
 
-def subsampled_guess(sampling_rate: float, num_steps: int, equivalent_noise: float) -> float:
-    """Noise multiplier at which `num_steps` sampled steps weigh about as much as one Gaussian release.
-
-    Source: Dong et al. 2019, "Gaussian Differential Privacy", Corollary 5.4 (central limit).
-    """
-    ratio = 1.0 / (sampling_rate * equivalent_noise) ** 2 / num_steps
-    return max(0.3, 1.0 / math.sqrt(math.log1p(ratio)))
-
-
-def find_root(function: Callable[[float], Any], lower: float, upper: float, *, tolerance: float) -> float:
-    """Where a function that changes sign between lower and upper is zero, by Brent's method.
-
-    Raises:
-      ValueError: the sign does not change.
-    """
-    return float(root_scalar(function, bracket=(lower, upper), method="brentq", xtol=tolerance).root)
+def _checked(events: Iterable[Event]) -> list[Event]:
+    events = list(events)
+    for event in events:
+        check_event(event)
+    return events
 
 
 def _without_noise(events: Sequence[Event]) -> bool:
-    return any(event.get("noise_multiplier", 1.0) == 0 for event in events)
+    return any(event.get("noise_multiplier", 1.0) == 0 or _without_noise(event.get("events", ())) for event in events)
 
 
-def _compose(events: Sequence[Event], discretization: float):
-    for event in events:
-        check_event(event)
-    # Gaussian releases add up exactly: their inverse squared noise multipliers do.
-    precision = sum(event["count"] / event["noise_multiplier"] ** 2 for event in events if event["kind"] == "gaussian")
-    parts = [event for event in events if event["kind"] != "gaussian"]
-    if precision:
-        parts.append({"kind": "gaussian", "noise_multiplier": precision**-0.5, "count": 1})
-    distributions = [_distribution(tuple(sorted(event.items())), discretization) for event in parts]
-    return functools.reduce(lambda total, distribution: total.compose(distribution), distributions)
+def _merged(events: Sequence[Event]) -> list[Event]:
+    """The same events with all Gaussian releases as one: their inverse squared noise multipliers add up exactly."""
+    gaussian = [event for event in events if event["kind"] == "gaussian"]
+    if not gaussian:
+        return list(events)
+    precision = math.fsum(event["count"] / event["noise_multiplier"] / event["noise_multiplier"] for event in gaussian)
+    whole = {"kind": "gaussian", "noise_multiplier": max(precision, 1e-200) ** -0.5, "count": 1}
+    return [whole, *(event for event in events if event["kind"] != "gaussian")]
 
 
-@functools.lru_cache(maxsize=8)  # a search asks again only for what was spent before training
-def _distribution(items: tuple[tuple[str, Any], ...], discretization: float):
-    """Privacy-loss distribution of one event, given as sorted items."""
-    from dp_accounting.pld import common
-    from dp_accounting.pld import privacy_loss_distribution as pld
+def _total(events: Sequence[Event], grid: float) -> tuple[Pmf, ...]:
+    merged = _merged(events)
+    return _compose(merged, [[event["count"] for event in merged]], grid)[0]
 
-    event = dict(items)
-    kind, count = event["kind"], int(event["count"])
+
+def _compose(events: Sequence[Event], rows: Sequence[Sequence[int]], grid: float) -> list[tuple[Pmf, ...]]:
+    """Per row of counts, the total loss in every direction of the neighbouring relation that differs."""
+    mechanisms = [tuple(sorted((name, event[name]) for name in event if name != "count")) for event in events]
+    columns = {mechanism: column for column, mechanism in enumerate(dict.fromkeys(mechanisms))}
+    counts = [[0] * len(columns) for _ in rows]
+    for total, row in zip(counts, rows, strict=True):
+        for mechanism, count in zip(mechanisms, row, strict=True):
+            total[columns[mechanism]] += int(count)
+    pairs = [_distributions(mechanism, grid) for mechanism in columns]
+    directions = 1 if all(remove is add for remove, add in pairs) else 2
+    totals = (loss_distribution.compose([pair[side] for pair in pairs], counts, grid) for side in range(directions))
+    return list(zip(*totals, strict=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _distributions(mechanism: tuple[tuple[str, Any], ...], grid: float) -> tuple[Pmf, Pmf]:
+    """(remove, add) of one mechanism, an event without its count as sorted items."""
+    event = dict(mechanism)
+    kind = event["kind"]
     if kind in ("gaussian", "poisson_gaussian"):
-        one = pld.from_gaussian_mechanism(
-            event["noise_multiplier"],
-            sampling_prob=event.get("sampling_rate", 1.0),
-            value_discretization_interval=discretization,
-        )
-    elif kind == "laplace":
-        one = pld.from_laplace_mechanism(event["noise_multiplier"], value_discretization_interval=discretization)
-    else:
-        parameters = common.DifferentialPrivacyParameters(event["epsilon"], event.get("delta", 0.0))
-        one = pld.from_privacy_parameters(parameters, value_discretization_interval=discretization)
-    return one if count == 1 else one.self_compose(count)
+        return loss_distribution.sampled_gaussian(event["noise_multiplier"], event.get("sampling_rate", 1.0), grid)
+    if kind == "laplace":
+        return loss_distribution.laplace(event["noise_multiplier"], grid)
+    if kind == "discrete_gaussian":
+        return loss_distribution.discrete_gaussian(event["noise_multiplier"], int(event["sensitivity"]), grid)
+    if kind == "discrete_laplace":
+        return loss_distribution.discrete_laplace(event["noise_multiplier"], int(event["sensitivity"]), grid)
+    return loss_distribution.pure(event["epsilon"], event.get("delta", 0.0), grid)

@@ -32,12 +32,13 @@ class ClippedSum(NamedTuple):
     nonprivate_clipped_count: jax.Array  # scalar int32, examples whose norm exceeded l2_clip_norm
     nonprivate_norm_sum: jax.Array  # scalar, over finite examples
     nonprivate_nonfinite_count: jax.Array  # scalar int32, examples dropped for a NaN or infinite gradient
+    nonprivate_bounded_loss_sum: jax.Array  # scalar, see loss_bound
 
 
 def empty_sum(private: Any) -> ClippedSum:
     """The sum over no example."""
     zeros = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), private)
-    return ClippedSum(zeros, jnp.float32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))
+    return ClippedSum(zeros, jnp.float32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0), jnp.float32(0))
 
 
 def clipped_grad_sum(
@@ -51,6 +52,7 @@ def clipped_grad_sum(
     method: str = "auto",
     num_draws: int = 1,
     example_ids: jax.Array | None = None,
+    loss_bound: float | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> ClippedSum:
     """Sum over examples of per-example gradients, each scaled down to global L2 norm <= l2_clip_norm.
@@ -77,6 +79,8 @@ def clipped_grad_sum(
       num_draws: the loss of an example is the mean over this many keys (noise, time steps, augmentations),
         averaged before clipping, so that the sensitivity does not change.
       example_ids: int32 [batch], default 0, 1, ...; what an example draws depends on its id, not on its place.
+      loss_bound: L; `nonprivate_bounded_loss_sum` is then the sum of clip(loss, 0, L) - L / 2, which one example moves
+        by at most L / 2 (else 0). An example without a finite gradient or loss adds nothing.
       memory_budget: bytes that per-example gradients may take ("microbatch" and "auto").
 
     Raises:
@@ -103,8 +107,8 @@ def clipped_grad_sum(
 
     def clip(examples, keys, is_padding):
         if choice.plan is None:
-            return _clip(_all_gradients(loss, private, examples, keys), is_padding, l2_clip_norm)
-        return _clip(ghost.per_example(choice.plan, private, (examples, keys)), is_padding, l2_clip_norm)
+            return _clip(_all_gradients(loss, private, examples, keys), is_padding, l2_clip_norm, loss_bound)
+        return _clip(ghost.per_example(choice.plan, private, (examples, keys)), is_padding, l2_clip_norm, loss_bound)
 
     if choice.slice_size >= batch_size:
         return clip(examples, keys, is_padding)
@@ -198,18 +202,27 @@ def _all_gradients(loss: Callable[..., jax.Array], private: Any, examples: Any, 
     return ghost.Gradients(losses, norms, weighted_sum)
 
 
-def _clip(gradients: ghost.Gradients, is_padding: jax.Array, l2_clip_norm: jax.Array | float) -> ClippedSum:
+def _clip(
+    gradients: ghost.Gradients, is_padding: jax.Array, l2_clip_norm: jax.Array | float, loss_bound: float | None
+) -> ClippedSum:
     losses, norms, weighted_sum = gradients
+    losses = losses.astype(jnp.float32)
     finite = jnp.isfinite(norms)
     counted = finite & ~is_padding
     factors = jnp.where(counted, jnp.minimum(1.0, l2_clip_norm * (1 - _CLIP_MARGIN) / jnp.maximum(norms, 1e-30)), 0.0)
     return ClippedSum(
         grad_sum=weighted_sum(factors, counted),
-        nonprivate_loss_sum=jnp.sum(jnp.where(counted, losses.astype(jnp.float32), 0.0)),
+        nonprivate_loss_sum=jnp.sum(jnp.where(counted, losses, 0.0)),
         nonprivate_clipped_count=jnp.sum(counted & (norms > l2_clip_norm), dtype=jnp.int32),
         nonprivate_norm_sum=jnp.sum(jnp.where(counted, norms, 0.0)),
         nonprivate_nonfinite_count=jnp.sum(~finite & ~is_padding, dtype=jnp.int32),
+        nonprivate_bounded_loss_sum=jnp.float32(0) if loss_bound is None else _bounded_sum(losses, counted, loss_bound),
     )
+
+
+def _bounded_sum(losses: jax.Array, counted: jax.Array, bound: float) -> jax.Array:
+    counted = counted & jnp.isfinite(losses)
+    return jnp.sum(jnp.where(counted, jnp.clip(losses, 0.0, bound) - bound / 2, 0.0))
 
 
 def _in_slices(clip: Callable[..., ClippedSum], batch: tuple[Any, Any, jax.Array], size: int, *, unroll: bool):

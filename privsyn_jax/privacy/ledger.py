@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,34 +37,73 @@ class Entry:
             raise ValueError(f"ledger entry {self.name!r}: {error}") from None
 
 
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """What `Ledger.charge` returns: proof, for whoever opens private records, that they are paid for.
+
+    Attributes:
+      ledger: where the entry stands.
+      name: of the entry.
+    """
+
+    ledger: Ledger = dataclasses.field(repr=False)
+    name: str
+
+    @property
+    def is_booked(self) -> bool:
+        """Whether the ledger has an entry of this name."""
+        return isinstance(self.ledger, Ledger) and any(entry.name == self.name for entry in self.ledger.entries)
+
+
 class Ledger:
-    """Append-only list of entries; alone computes epsilon. With a path, every charge is on disk before it counts."""
+    """Entries that only grow; alone computes epsilon. With a path, every charge is on disk before it counts."""
 
     def __init__(self, entries: Iterable[Entry] = (), path: Path | None = None):
-        self._entries = list(entries)
+        self._entries = tuple(entries)
         self._path = path
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        return tuple(self._entries)
+        return self._entries
 
     @property
     def events(self) -> list[accounting.Event]:
         return [entry.event for entry in self._entries]
 
-    def charge(self, name: str, reads: str, mechanism: str, event: accounting.Event) -> None:
-        """Books an event. Call it before the mechanism's result is used."""
-        self._entries.append(Entry(name, reads, mechanism, dict(event)))
+    def charge(self, name: str, reads: str, mechanism: str, event: accounting.Event) -> Receipt:
+        """Books an event. Call it before the mechanism reads a record.
+
+        An entry that differs in nothing but `count` grows by it instead of a new one being added.
+
+        Raises:
+          ValueError: the event cannot be accounted for; nothing is booked.
+        """
+        entry = Entry(name, reads, mechanism, copy.deepcopy(event))
+        entries = list(self._entries)
+        same = [number for number, other in enumerate(entries) if _without_count(other) == _without_count(entry)]
+        if same:
+            count = entries[same[0]].event["count"] + entry.event["count"]
+            entries[same[0]] = dataclasses.replace(entry, event={**entries[same[0]].event, "count": count})
+        else:
+            entries.append(entry)
         if self._path is not None:
-            temporary = self._path.with_suffix(".tmp")
-            with open(temporary, "w") as file:
-                json.dump(self.to_list(), file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path)
+            _write(self._path, [dataclasses.asdict(entry) for entry in entries])
+        self._entries = tuple(entries)
+        return Receipt(self, name)
+
+    @property
+    def accountant(self) -> str:
+        """How `epsilon` is computed, in words for the report."""
+        for entry in self._entries:
+            if accounting.renyi_only(entry.event):
+                return (
+                    f"Renyi differential privacy (dp-accounting), because {entry.name!r} ({entry.event['kind']}) has no "
+                    "privacy-loss distribution"
+                )
+        return f"privacy-loss distributions (discretisation {accounting.FINE:g})"
 
     def epsilon(self, delta: float) -> float:
-        """By privacy-loss distributions; infinite if some entry adds no noise."""
+        """Of all entries together, by `accountant`; infinite if some entry adds no noise."""
         return accounting.epsilon_of(self.events, delta)
 
     def epsilon_rdp(self, delta: float) -> float:
@@ -72,7 +113,7 @@ class Ledger:
           RuntimeError: it lies below the PLD value, so one of the two accountants is wrong.
         """
         rdp, tight = accounting.epsilon_rdp(self.events, delta), self.epsilon(delta)
-        if rdp < tight * (1 - 1e-3) - 2 * accounting.FINE:
+        if math.isfinite(tight) and rdp < tight * (1 - 1e-3) - 2 * accounting.FINE:
             raise RuntimeError(f"RDP epsilon {rdp} lies below PLD epsilon {tight}: the accounting is wrong")
         return rdp
 
@@ -84,5 +125,43 @@ class Ledger:
         return [dataclasses.asdict(entry) for entry in self._entries]
 
     @classmethod
-    def from_list(cls, plain: Iterable[dict[str, Any]]) -> Ledger:
-        return cls(Entry(**entry) for entry in plain)
+    def from_list(cls, plain: Iterable[dict[str, Any]], path: Path | None = None) -> Ledger:
+        return cls((Entry(**entry) for entry in plain), path)
+
+    @classmethod
+    def read(cls, path: Path) -> Ledger:
+        """The ledger that was written to the file, to be charged further there.
+
+        Raises:
+          ValueError: the file is not a ledger, or holds an event that cannot be accounted for.
+        """
+        try:
+            return cls.from_list(json.loads(path.read_text()), path)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a ledger ({error}): restore it as `Ledger.charge` wrote it") from None
+
+
+def check_charged(charged: Sequence[accounting.Event], made: Sequence[accounting.Event]) -> None:
+    """Raises RuntimeError unless the events that a mechanism reports are those that were charged before it ran."""
+    if list(charged) != list(made):
+        raise RuntimeError(f"{list(charged)} was charged, but the mechanism reports {list(made)}")
+
+
+def _without_count(entry: Entry) -> tuple[str, str, str, accounting.Event]:
+    event = {name: value for name, value in entry.event.items() if name != "count"}
+    return entry.name, entry.reads, entry.mechanism, event
+
+
+def _write(path: Path, plain: list[dict[str, Any]]) -> None:
+    """Replaces the file; it and its folder are on disk on return."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w") as file:
+        json.dump(plain, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

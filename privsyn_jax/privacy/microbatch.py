@@ -24,6 +24,7 @@ def microbatched_grad_sum(
     first_id: jax.Array | int = 0,
     method: str = "auto",
     num_draws: int = 1,
+    loss_bound: float | None = None,
 ) -> ClippedSum:
     """`clipped_grad_sum` over the drawn records, in as many microbatches as the draw needs.
 
@@ -37,7 +38,7 @@ def microbatched_grad_sum(
       key: folded with each record's number, so that its noise does not depend on the rest of the draw.
       microbatch_size: examples per vectorised gradient (static); memory grows with it.
       first_id: number of the first record, where `records` is a part of the table.
-      method, num_draws: see `clipped_grad_sum`.
+      method, num_draws, loss_bound: see `clipped_grad_sum`.
 
     Raises:
       ValueError: the capacity is no multiple of microbatch_size: the last slice would count records twice.
@@ -59,6 +60,7 @@ def microbatched_grad_sum(
             method=method,
             num_draws=num_draws,
             example_ids=first_id + rows,
+            loss_bound=loss_bound,
         )
 
     def add_microbatch(number, total):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,20 +27,58 @@ def secret_key(seed: int | None) -> jax.Array:
 
 
 def add_gaussian_noise(tree: Any, *, stddev: jax.Array | float, key: jax.Array) -> Any:
-    """Adds independent N(0, stddev^2) to every entry of a float32 pytree.
+    """Adds independent N(0, stddev^2) to every entry of a float32 pytree; see `standard_normal`."""
+    noisy, _ = add_correlated_noise(tree, (), (1.0,), stddev=stddev, key=key)
+    return noisy
 
-    Each variate is the sum of four standard normals divided by two. One float32 normal has its tails
-    cut near 5.4 standard deviations and few distinct values near zero; the sum of four reaches 10.8 and
-    hides the grid of the single draws.
+
+def add_correlated_noise(
+    tree: Any, memory: Any, coefficients: Sequence[float], *, stddev: jax.Array | float, key: jax.Array
+) -> tuple[Any, Any]:
+    """Adds stddev times this step's row of C^-1 Z, for a banded Toeplitz matrix C and standard normal Z.
+
+    Row t of Y = C^-1 Z follows from the rows before: y_t = (z_t - sum_j coefficients[j] y_(t-j)) / coefficients[0].
+    With the single coefficient 1 the noise is independent from step to step.
+
+    Args:
+      tree: float32 pytree of n entries in all.
+      memory: the last len(coefficients) - 1 rows of Y, see `noise_memory`.
+      coefficients: of the bands of C, with L2 norm 1.
+
+    Returns:
+      the noisy tree; the memory of the next step.
+
+    Source: Choquette-Choo et al. 2023, "(Amplified) Banded Matrix Factorization", section 3.
+    """
+    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
+    noise = standard_normal(key, flat.size)
+    if len(coefficients) > 1:
+        first, later = coefficients[0], jnp.asarray(coefficients[1:], jnp.float32)
+        noise = (noise - jnp.einsum("j,jn->n", later, memory, precision="highest")) / first
+        memory = jnp.concatenate([noise[None], memory[:-1]])
+    return unravel(flat + stddev * noise), memory
+
+
+def noise_memory(tree: Any, coefficients: Sequence[float]) -> Any:
+    """The memory before the first step: float32 [len(coefficients) - 1, n], or () without correlation."""
+    if len(coefficients) == 1:
+        return ()
+    return jnp.zeros((len(coefficients) - 1, sum(leaf.size for leaf in jax.tree.leaves(tree))), jnp.float32)
+
+
+def standard_normal(key: jax.Array, size: int) -> jax.Array:
+    """Float32 [size], independent N(0, 1): each the sum of four standard normals divided by two.
+
+    One float32 normal has its tails cut near 5.4 standard deviations and few distinct values near zero; the sum of four
+    reaches 10.8 and hides the grid of the single draws.
 
     Source: Holohan and Braghin 2021, "Secure Random Sampling in Differential Privacy", section 4.
     """
-    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree))
     # One after the other: as one array [4, n] they would go through memory. XLA does not vectorise arrays of an odd
     # length, and without the barrier may draw once for every leaf.
-    size = -(-flat.size // _LANES) * _LANES
-    draws = sum(jax.random.normal(draw_key, (size,), jnp.float32) for draw_key in jax.random.split(key, 4))
-    return unravel(flat + stddev * 0.5 * jax.lax.optimization_barrier(draws)[: flat.size])
+    padded = -(-size // _LANES) * _LANES
+    draws = sum(jax.random.normal(draw_key, (padded,), jnp.float32) for draw_key in jax.random.split(key, 4))
+    return 0.5 * jax.lax.optimization_barrier(draws)[:size]
 
 
 class HostNoise:

@@ -12,8 +12,13 @@ _KIND_WORDS = {
     "poisson_gaussian": "Gaussian noise on a sum over a random (Poisson) sample of the records",
     "gaussian": "Gaussian noise",
     "laplace": "Laplace noise",
+    "discrete_gaussian": "Gaussian noise on the whole numbers",
+    "discrete_laplace": "Laplace noise on the whole numbers",
+    "exponential": "a choice by the exponential mechanism",
     "pure": "a mechanism with a pure epsilon guarantee",
     "approximate": "a mechanism with an (epsilon, delta) guarantee",
+    "select": "the best of a random number of trials",
+    "renyi": "a budget of Renyi divergence, fixed beforehand and never exceeded",
 }
 
 
@@ -138,8 +143,13 @@ def noise_words(event: Mapping[str, Any]) -> str:
         "sampling_rate": "sampling rate {}",
         "epsilon": "epsilon {}",
         "delta": "delta {}",
+        "sensitivity": "sensitivity {}",
+        "order": "order {}",
+        "mean": "trials on average {}",
     }
     parts = [text.format(format_number(event[name])) for name, text in words.items() if name in event]
-    known = {*words, "kind", "count"}
+    for trial in event.get("events", ()):
+        parts.append(f"each trial {format_number(trial.get('count', 1))} × ({noise_words(trial)})")
+    known = {*words, "kind", "count", "events"}
     parts += [f"{name.replace('_', ' ')} {event[name]}" for name in event if name not in known]
     return ", ".join(parts)

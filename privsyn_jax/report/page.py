@@ -20,6 +20,7 @@ from privsyn_jax.report.numbers import (
     format_number,
     format_setting,
 )
+from privsyn_jax.report.path import PATH_HEADER, path_figure, path_rows
 from privsyn_jax.types import Schema
 
 MAX_MARGINALS = 60
@@ -106,6 +107,9 @@ def _privacy_parts(data: PageData) -> dict[str, Any]:
         "ledger_header": privacy.LEDGER_HEADER,
         "ledger_rows": privacy.ledger_rows(report),
         "budget_figure": figures.budget_bar(report.get("ledger") or ()),
+        "path_header": PATH_HEADER,
+        "path_rows": path_rows(report.get("path") or ()),
+        "path_figure": path_figure(report.get("path") or ()),
         "epsilon_figure": figures.epsilon_curve(data.epsilon_over_steps, finite_or_none(target)),
     }
 

@@ -14,6 +14,7 @@ from privsyn_jax.report.numbers import (
     format_setting,
     format_share,
 )
+from privsyn_jax.report.path import PATH_HEADER, path_changes, path_rows
 
 LEDGER_HEADER = ("what was read", "for", "mechanism", "noise", "times", "epsilon alone", "share of budget")
 
@@ -25,16 +26,21 @@ from dp_accounting.pld import common, privacy_loss_distribution as pld
 GRID = 1e-4
 
 def loss_distribution(event):
-    kind = event["kind"]
+    kind, grid = event["kind"], {"value_discretization_interval": GRID}
+    noise, sensitivity = event.get("noise_multiplier"), event.get("sensitivity")
     if kind in ("gaussian", "poisson_gaussian"):
-        rate = event.get("sampling_rate", 1.0)
-        return pld.from_gaussian_mechanism(
-            event["noise_multiplier"], sampling_prob=rate, value_discretization_interval=GRID)
+        return pld.from_gaussian_mechanism(noise, sampling_prob=event.get("sampling_rate", 1.0), **grid)
     if kind == "laplace":
-        return pld.from_laplace_mechanism(event["noise_multiplier"], value_discretization_interval=GRID)
-    if kind in ("pure", "approximate"):
+        return pld.from_laplace_mechanism(noise, **grid)
+    if kind == "discrete_gaussian":
+        return pld.from_discrete_gaussian_mechanism(
+            noise * sensitivity, sensitivity=sensitivity, use_connect_dots=True, **grid)
+    if kind == "discrete_laplace":
+        return pld.from_discrete_laplace_mechanism(
+            1 / (noise * sensitivity), sensitivity=sensitivity, use_connect_dots=True, **grid)
+    if kind in ("exponential", "pure", "approximate"):
         parameters = common.DifferentialPrivacyParameters(event["epsilon"], event.get("delta", 0.0))
-        return pld.from_privacy_parameters(parameters, value_discretization_interval=GRID)
+        return pld.from_privacy_parameters(parameters, **grid)
     raise ValueError(kind)
 
 report = json.loads(pathlib.Path("privacy_report.json").read_text())
@@ -43,6 +49,49 @@ for entry in report["ledger"]:
     event = entry["event"]
     total = total.compose(loss_distribution(event).self_compose(event.get("count", 1)))
 print(total.get_epsilon_for_delta(report["delta"]))
+"""
+
+RECOMPUTE_RENYI_CODE = """\
+import json
+import math
+import pathlib
+import dp_accounting as dp
+from dp_accounting import rdp
+
+def one(event):
+    kind, noise = event["kind"], event.get("noise_multiplier")
+    if kind == "poisson_gaussian":
+        return dp.PoissonSampledDpEvent(event["sampling_rate"], dp.GaussianDpEvent(noise))
+    if kind in ("gaussian", "discrete_gaussian"):
+        return dp.GaussianDpEvent(noise)
+    if kind == "laplace":
+        return dp.LaplaceDpEvent(noise)
+    if kind == "select":
+        trial = dp.ComposedDpEvent([dp.SelfComposedDpEvent(one(part), part["count"]) for part in event["events"]])
+        shape = math.inf if event["shape"] == "poisson" else event["shape"]
+        return dp.dp_event.RepeatAndSelectDpEvent(trial, event["mean"], shape)
+    if kind == "renyi":
+        return dp.dp_event.ZCDpEvent(0.0, event["epsilon"])
+    if kind == "discrete_laplace":
+        return dp.dp_event.ZCDpEvent(0.5 / noise**2)
+    if kind in ("exponential", "pure", "approximate"):
+        return dp.dp_event.ZCDpEvent(event["epsilon"] ** 2 / (8 if kind == "exponential" else 2))
+    raise ValueError(kind)
+
+report = json.loads(pathlib.Path("privacy_report.json").read_text())
+events = [entry["event"] for entry in report["ledger"]]
+limits = [event["order"] for event in events if event["kind"] == "renyi"]
+orders = [*range(2, 65), 80, 96, 128, 192, 256, 512, 1024, *limits]
+accountant = rdp.RdpAccountant(orders)
+delta = report["delta"]
+for event in events:
+    accountant.compose(one(event), event["count"])
+    delta -= event["count"] * event.get("delta", 0.0)
+spent = accountant.rdp
+if limits:
+    place = orders.index(min(limits))
+    orders, spent = orders[place:place + 1], spent[place:place + 1]
+print(rdp.compute_epsilon(orders, spent, delta)[0])
 """
 
 
@@ -67,6 +116,7 @@ def privacy_markdown(report: Mapping[str, Any]) -> str:
         _bullets(guarantee.guarantee_sentences(report)),
         "## What was read, and at what price",
         _ledger_block(report),
+        _path_block(report),
         "## Declared public",
         "These facts were taken as known to everyone. If one of them is not public, the guarantee does "
         "not cover what it reveals.",
@@ -89,8 +139,9 @@ def claim_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("privacy unit", format_setting(report.get("privacy_unit") or "record")),
         ("neighbouring tables", guarantee.relation_words(report)),
         ("accountant", format_setting(report.get("accountant"))),
-        ("epsilon by RDP (looser, as a cross-check)", format_epsilon(report.get("epsilon_rdp"))),
     ]
+    if not _by_renyi(report):
+        rows.append(("epsilon by RDP (looser, as a cross-check)", format_epsilon(report.get("epsilon_rdp"))))
     return rows
 
 
@@ -133,6 +184,22 @@ def _ledger_block(report: Mapping[str, Any]) -> str:
     )
 
 
+def _path_block(report: Mapping[str, Any]) -> str:
+    """How training spent its share, where it did not do the same in every step."""
+    path = report.get("path") or ()
+    rows = path_rows(path)
+    if not path_changes(path):
+        return ""
+    chosen = any("relative_noise" in block for block in path)
+    why = (
+        "The noise of each block was chosen while training ran, from released values only; the ledger was charged with "
+        "the whole budget of the filter beforehand, which holds whatever was chosen."
+        if chosen
+        else "The schedule was fixed before training; the ledger holds every level of it."
+    )
+    return f"## How training spent its share\n\n{why}\n\n{_table(PATH_HEADER, rows)}"
+
+
 def _recompute_block(report: Mapping[str, Any]) -> str:
     """Code and events from which anyone can recompute epsilon."""
     events = [entry.get("event") or {} for entry in report.get("ledger") or ()]
@@ -142,8 +209,14 @@ def _recompute_block(report: Mapping[str, Any]) -> str:
     return (
         "Epsilon follows from delta and the events below alone (the same as in `privacy_report.json`). "
         "With `pip install dp-accounting`, independently of the code that made this report:\n\n"
-        f"```python\n{RECOMPUTE_CODE}```\n\n```json\n[\n{lines}\n]\n```"
+        f"```python\n{RECOMPUTE_RENYI_CODE if _by_renyi(report) else RECOMPUTE_CODE}```\n\n```json\n[\n{lines}\n]\n```"
     )
+
+
+def _by_renyi(report: Mapping[str, Any]) -> bool:
+    """Whether an entry has no privacy-loss distribution, so that epsilon is by RDP."""
+    kinds = {(entry.get("event") or {}).get("kind") for entry in report.get("ledger") or ()}
+    return bool(kinds & {"select", "renyi"})
 
 
 def _json_value(value: object) -> object:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,20 +12,24 @@ import optax
 
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import release
-from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.privacy.bands import band_coefficients
+from privsyn_jax.privacy.guard import Private
+from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise
-from privsyn_jax.settings import TrainingSettings
+from privsyn_jax.privacy.rules import RULES
+from privsyn_jax.privacy.spending import Account, AdaptiveSpending, FixedSpending, Spending
+from privsyn_jax.settings import Settings
 from privsyn_jax.training import loop
 from privsyn_jax.training.marginals import Marginals, choose_pairs
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import initial_state
-from privsyn_jax.training.step import DPStep, in_bfloat16
+from privsyn_jax.training.step import DPStep, LossQuery, QuantileClip, in_bfloat16
 from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Generator, Params
 
 
 def buy_marginals(
-    codes: np.ndarray,
+    codes: Private[np.ndarray],
     cardinalities: Sequence[int],
     one_way: OneWay | None,
     *,
@@ -34,7 +40,7 @@ def buy_marginals(
     """The marginals that the plan has a budget for, or None.
 
     Args:
-      codes: int32 [n, d], private.
+      codes: int32 [n, d].
       one_way: counts released before, by the transform; None buys them here.
     """
     scores_plan, pairs_plan = plan.release("pair scores"), plan.release("pair marginals")
@@ -43,22 +49,30 @@ def buy_marginals(
     if one_way is None:
         histograms = plan.release("histograms")
         assert histograms is not None
-        noisy, stddev, event = release.histograms(
-            codes, cardinalities, noise_multiplier=histograms.noise_multiplier, noise=noise
+        receipt = ledger.charge(
+            histograms.name, "the codes of all columns", "noisy counts of every column", histograms.event
         )
-        ledger.charge("histograms", "the codes of all columns", "noisy counts of every column", event)
+        noisy, stddev, event = release.histograms(
+            codes.open(receipt), cardinalities, noise_multiplier=histograms.noise_multiplier, noise=noise
+        )
+        check_charged([histograms.event], [event])
         total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
         counts = [release.project_to_counts(values, total) for values in noisy]
         one_way = OneWay(counts, [np.full(len(values), stddev) for values in counts])
+    what = "noisy distance of every pair from independence"
+    receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event)
     scores, _, event = release.dependence_scores(
-        codes, one_way.counts, noise_multiplier=scores_plan.noise_multiplier, noise=noise
+        codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, noise=noise
     )
-    ledger.charge("pair scores", "all pairs of columns", "noisy distance of every pair from independence", event)
+    check_charged([scores_plan.event], [event])
     chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier)
-    pairs, stddev, event = release.pair_histograms(
-        codes, cardinalities, chosen, noise_multiplier=pairs_plan.noise_multiplier, noise=noise
+    receipt = ledger.charge(
+        pairs_plan.name, f"{len(chosen)} pairs of columns", "noisy contingency tables", pairs_plan.event
     )
-    ledger.charge("pair marginals", f"{len(pairs)} pairs of columns", "noisy contingency tables", event)
+    pairs, stddev, event = release.pair_histograms(
+        codes.open(receipt), cardinalities, chosen, noise_multiplier=pairs_plan.noise_multiplier, noise=noise
+    )
+    check_charged([pairs_plan.event], [event])
     return Marginals(one_way.counts, one_way.stddev, pairs, stddev)
 
 
@@ -66,71 +80,101 @@ def make_step(
     private_loss: Callable[..., jax.Array],
     optimizer: optax.GradientTransformation,
     plan: Plan,
-    settings: TrainingSettings,
+    settings: Settings,
+    *,
+    loss_bound: float,
 ) -> DPStep:
-    """The step that the plan pays for."""
-    automatic = automatic_microbatch_size(plan.expected_batch_size, settings.num_devices or jax.device_count())
+    """The step that the plan pays for.
+
+    Args:
+      loss_bound: public bound of a record's loss, for a plan that buys the loss.
+    """
+    training, privacy = settings.training, settings.privacy
+    automatic = automatic_microbatch_size(plan.expected_batch_size, training.num_devices or jax.device_count())
+    clip, loss_share = privacy.adaptive_clip, plan.adaptive.loss_share if plan.adaptive is not None else 0.0
     return DPStep(
-        in_bfloat16(private_loss) if settings.compute_dtype == "bfloat16" else private_loss,
+        in_bfloat16(private_loss) if training.compute_dtype == "bfloat16" else private_loss,
         optimizer,
-        sampling_rate=plan.sampling_rate,
-        expected_batch_size=plan.expected_batch_size,
-        l2_clip_norm=plan.l2_clip_norm,
-        noise_multiplier=plan.noise_multiplier,
-        microbatch_size=settings.microbatch_size or automatic,
-        ema_decay=settings.ema_decay,
-        method=settings.gradient_method,
-        num_draws=settings.num_draws,
+        microbatch_size=training.microbatch_size or automatic,
+        ema_decay=training.ema_decay,
+        method=training.gradient_method,
+        num_draws=training.num_draws,
+        sampler=plan.sampler,
+        adds_noise=plan.has_noise,
+        quantile_clip=QuantileClip(*dataclasses.astuple(clip)) if clip.target_quantile else None,
+        loss_query=LossQuery(loss_bound, loss_share) if loss_share else None,
+        coefficients=band_coefficients(plan.num_steps, privacy.num_bands),
+    )
+
+
+def make_spending(plan: Plan, settings: Settings, ledger: Ledger) -> Spending:
+    """Charges training as the plan has it."""
+    clip = settings.privacy.adaptive_clip.target_quantile
+    bound = f"the norm of their quantile {clip:g}" if clip else f"L2 norm {plan.levels[0].l2_clip_norm:g}"
+    account = Account(
+        ledger,
+        "training",
+        "the gradient of every sampled record",
+        f"DP-SGD: noisy sums of gradients clipped to {bound}",
+    )
+    multiple = settings.training.steps_per_dispatch
+    if plan.adaptive is None or plan.privacy_filter is None:
+        return FixedSpending(plan.levels, plan.sampler, account, max_steps=multiple)
+    return AdaptiveSpending(
+        plan.levels[0],
+        account,
+        rule=RULES[plan.adaptive.rule],
+        privacy_filter=plan.privacy_filter,
+        num_blocks=plan.adaptive.num_blocks,
+        largest_ratio=plan.adaptive.largest_ratio,
+        multiple=multiple,
     )
 
 
 def train(
     generator: Generator,
-    codes: np.ndarray,
+    codes: Private[np.ndarray],
+    cardinalities: Sequence[int],
     marginals: Marginals | None,
     *,
     plan: Plan,
-    settings: TrainingSettings,
+    settings: Settings,
     ledger: Ledger,
-    seed: int,
     secret: jax.Array,
     hooks: Sequence[loop.Hook] = (),
-) -> Params:
-    """Trained parameters; params["private"] is the moving average over steps.
+) -> tuple[Params, list[dict[str, Any]]]:
+    """Trained parameters, and the path: what every block of steps ran with and released.
 
-    Calibration before training lets the network start from the purchased marginals; calibration after it
-    takes out what clipping has biased. Both read released values only.
+    params["private"] is the moving average over steps. Calibration before training lets the network start from the
+    purchased marginals; calibration after it takes out what clipping has biased. Both read released values only.
 
     Args:
-      codes: int32 [n, d], private.
-      seed: of the initial weights and of calibration, which are not private.
+      codes: int32 [n, d].
       secret: key of sampling and noise.
     """
-    init_key, *calibration_keys = jax.random.split(jax.random.key(seed), 3)
+    init_key, *calibration_keys = jax.random.split(jax.random.key(settings.seed), 3)
     params = generator.init(init_key)
     calibrate = generator.calibrate if marginals is not None else None
     if calibrate:
         params = calibrate(params, marginals, calibration_keys[0])
-    optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, plan.num_steps))
-    step = make_step(generator.private_loss, optimizer, plan, settings)
-    records, compile_steps = place(step, params, codes, settings)
-    ledger.charge(
-        "training",
-        "the gradient of every sampled record",
-        f"DP-SGD: {plan.num_steps} Poisson-sampled sums of gradients clipped to L2 norm {plan.l2_clip_norm:g}",
-        plan.training_event,
-    )
+    training = settings.training
+    optimizer = optax.adam(optax.cosine_decay_schedule(training.learning_rate, plan.num_steps))
+    loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
+    step = make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound)
+    spending = make_spending(plan, settings, ledger)
+    records, compile_steps = place(step, params, codes.open(spending.receipt), training)
     state = loop.fit(
         step,
-        initial_state(params, optimizer),
+        initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients),
         records,
         key=secret,
-        num_steps=plan.num_steps,
-        steps_per_dispatch=settings.steps_per_dispatch,
+        spending=spending,
+        steps_per_dispatch=training.steps_per_dispatch,
+        keep_clip_norm=step.quantile_clip is not None,
         hooks=hooks,
         compile_steps=compile_steps,
     )
     params = {**state.params, "private": state.ema}
     if calibrate:
         params = calibrate(params, marginals, calibration_keys[1])
-    return params
+    return params, spending.path

@@ -21,7 +21,7 @@ def many_steps(step: DPStep, count: int) -> Callable[..., Any]:
     `records` is a pytree of NumPy arrays (memory-mapped files are fine). One batch travels to the device in slices of
     microbatch_size rows, as many as the draw needs.
     """
-    draw, nothing = jax.jit(step.draw, static_argnums=2), jax.jit(empty_sum)
+    draw, nothing = jax.jit(step.draw, static_argnums=3), jax.jit(empty_sum)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def add_slice(total, state, examples, ids, is_padding, key):
@@ -34,11 +34,11 @@ def many_steps(step: DPStep, count: int) -> Callable[..., Any]:
 
     def run(state: TrainState, records: Any, key: jax.Array):
         num_rows, first = len(jax.tree.leaves(records)[0]), int(state.step)
-        logs, drawn = [], draw(jnp.int32(first), key, num_rows)
+        logs, drawn = [], draw(jnp.int32(first), state.controls, key, num_rows)
         for number in range(first, first + count):
             rows = np.flatnonzero(drawn)
             if number + 1 < first + count:
-                drawn = draw(jnp.int32(number + 1), key, num_rows)  # queued before this step's work
+                drawn = draw(jnp.int32(number + 1), state.controls, key, num_rows)  # queued before this step's work
             total = nothing(state.params["private"])
             for start in range(0, len(rows), step.microbatch_size):
                 total = add_slice(total, state, *_slice(records, rows[start:], step.microbatch_size), key)

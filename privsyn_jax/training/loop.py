@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from privsyn_jax.training.state import TrainState
+from privsyn_jax.privacy.spending import Spending
+from privsyn_jax.training.state import TrainState, with_level
 from privsyn_jax.training.step import many_steps
 
 Compiled = Callable[..., tuple[TrainState, dict[str, jax.Array]]]  # (state, records, key) -> (state, logs [count])
@@ -22,35 +23,44 @@ def fit(
     records: Any,
     *,
     key: jax.Array,
-    num_steps: int,
+    spending: Spending,
     steps_per_dispatch: int,
+    keep_clip_norm: bool = False,
     hooks: Sequence[Hook] = (),
     compile_steps: Callable[[Callable[..., Any], int], Compiled] | None = None,
 ) -> TrainState:
-    """Trains from state.step to num_steps.
+    """Trains from state.step on, block by block, for as long as there is something to spend.
 
     Everything random in a step comes from `key` folded with the step's number, so a run that starts
     from a saved state repeats the unbroken one.
 
     Args:
-      step: (state, records, key) -> (state, nonprivate log).
+      step: (state, records, key) -> (state, log).
       records: pytree of arrays, the whole encoded table, where compile_steps wants it.
       key: secret.
+      spending: chooses and pays every block before it runs.
+      keep_clip_norm: the clipping norm is the state's own, not the block's.
       compile_steps: how many steps become one dispatch, (step, count) -> Compiled; default `step.many_steps`, on one
         device that holds the records. See also `parallel` and `feed`.
       hooks: called before the first dispatch with empty logs, and after every dispatch with one log entry per step.
     """
-    dispatch = {}
-    done = int(state.step)
+    dispatch, released = {}, None
     for hook in hooks:
         hook(state, {})
-    while done < num_steps:
-        count = min(steps_per_dispatch, num_steps - done)
-        if count not in dispatch:
-            dispatch[count] = (compile_steps or many_steps)(step, count)
-        state, logs = dispatch[count](state, records, key)
-        done += count
-        logs = {name: np.asarray(values) for name, values in logs.items()}
-        for hook in hooks:
-            hook(state, logs)
+    while (block := spending.next_block(int(state.step), released)) is not None:
+        state = with_level(state, block, keep_clip_norm=keep_clip_norm)
+        stop, logs_of_block = int(state.step) + block.num_steps, []
+        while int(state.step) < stop:
+            count = min(steps_per_dispatch, stop - int(state.step))
+            if count not in dispatch:
+                dispatch[count] = (compile_steps or many_steps)(step, count)
+            state, logs = dispatch[count](state, records, key)
+            logs_of_block.append({name: np.asarray(values) for name, values in logs.items()})
+            for hook in hooks:
+                hook(state, logs_of_block[-1])
+        released = {
+            name: np.concatenate([logs[name] for logs in logs_of_block])
+            for name in logs_of_block[0]
+            if name.startswith("released_")
+        }
     return state

@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from privsyn_jax.privacy.noise import noise_memory
+from privsyn_jax.privacy.sampling import sampling_threshold
+from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.types import Params
 
 
+class Controls(NamedTuple):
+    """The numbers that the next steps run with, public or made from released values; runtime values, not compiled in.
+
+    `noise_multiplier` is that of all which a step releases, together.
+    """
+
+    sampling_threshold: jax.Array  # scalar uint32, see `sampling.sampling_threshold`
+    expected_batch_size: jax.Array  # scalar float32
+    noise_multiplier: jax.Array  # scalar float32
+    l2_clip_norm: jax.Array  # scalar float32
+
+
 class TrainState(NamedTuple):
-    """A pytree. Only released values reach it: noisy sums and what follows from them."""
+    """A pytree. Only released values reach it: noisy sums and what follows from them (`noise_memory` is secret)."""
 
     params: Params
     ema: Any  # exponential moving average of params["private"]
     opt_state: Any
     step: jax.Array  # scalar int32, steps done
+    controls: Controls
+    noise_memory: Any  # earlier noise, for correlated noise
 
 
-def initial_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first step."""
+def initial_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    level: Level,
+    *,
+    coefficients: Sequence[float] = (1.0,),
+) -> TrainState:
+    """State before the first step.
+
+    Args:
+      level: what the first steps run with.
+      coefficients: see `noise.add_correlated_noise`.
+    """
     # A weakly typed parameter becomes a strong one in the first dispatch, and the second would compile anew.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     private = params["private"]
-    return TrainState(params, jax.tree.map(jnp.copy, private), optimizer.init(private), jnp.int32(0))
+    memory = noise_memory(private, coefficients)
+    copied = jax.tree.map(jnp.copy, private)
+    return TrainState(params, copied, optimizer.init(private), jnp.int32(0), _controls(level), memory)
+
+
+def with_level(state: TrainState, level: Level, *, keep_clip_norm: bool = False) -> TrainState:
+    """The state before steps of another level; an adaptive clipping norm is kept."""
+    controls = _controls(level)
+    if keep_clip_norm:
+        controls = controls._replace(l2_clip_norm=state.controls.l2_clip_norm)
+    return state._replace(controls=controls)
+
+
+def _controls(level: Level) -> Controls:
+    return Controls(
+        jnp.uint32(sampling_threshold(level.sampling_rate)),
+        jnp.float32(level.expected_batch_size),
+        jnp.float32(level.noise_multiplier),
+        jnp.float32(level.l2_clip_norm),
+    )

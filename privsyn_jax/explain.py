@@ -1,0 +1,79 @@
+"""A plan in plain words: where the budget goes, and why the total holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from privsyn_jax.plan import Plan
+from privsyn_jax.types import Schema
+
+_PURPOSE = {
+    "categories": "values of columns whose categories are not public",
+    "histograms": "bin edges, values within bins, first guesses",
+    "pair scores": "which pairs of columns depend on each other",
+    "pair marginals": "how the chosen pairs depend on each other",
+    "training": "everything else that the generator learns",
+}
+
+
+def plan_lines(plan: Plan, schema: Schema) -> list[str]:
+    """The budget table and the mechanism in words."""
+    target = f"epsilon {plan.epsilon:.4g}" if plan.has_noise else "NOT PRIVATE"
+    lines = [f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}"]
+    if plan.has_noise:
+        lines.append(
+            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is in the table change by "
+            f"more than a factor of {math.exp(plan.epsilon):.3g} (but for a chance of {plan.delta:.3g})"
+        )
+    lines.append(f"  {'what is bought':<16} {'share':>6}  {'noise multiplier':<17} for")
+    for release in plan.releases:
+        noise = f"{release.noise_multiplier:.4g}"
+        lines.append(f"  {release.name:<16} {release.share:>6.1%}  {noise:<17} {_PURPOSE[release.name]}")
+    lines.append(f"  {'training':<16} {plan.training_share:>6.1%}  {_range(plan):<17} {_PURPOSE['training']}")
+    lines += [f"  {line}" for line in _training(plan)]
+    return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
+
+
+def _training(plan: Plan) -> Iterator[str]:
+    levels = plan.levels
+    who = f"each record with probability {_span([level.sampling_rate for level in levels])}"
+    if plan.num_groups > 1 and levels[0].sampling_rate == 1.0:
+        who = f"one of {plan.num_groups} random parts of the data, in turn (no amplification)"
+    elif plan.num_groups > 1:
+        who += f" when its group's turn comes, every {plan.num_groups} steps"
+    norm = _span([level.l2_clip_norm for level in levels])
+    yield f"training takes {plan.num_steps} steps; a step draws {who}, and clips its gradient to L2 norm {norm}"
+    if len(levels) > 1:
+        yield f"noise, clipping norm and batch follow a schedule in {len(levels)} levels, scaled to the total"
+    if plan.adaptive is not None:
+        adaptive = plan.adaptive
+        yield (
+            f"the noise of each of {adaptive.num_blocks} blocks is chosen from released values by the rule "
+            f"{adaptive.rule!r}, within a factor of {adaptive.largest_ratio:g} of the noise multiplier above"
+        )
+        if adaptive.filter == "renyi":
+            yield (
+                f"a Renyi filter of order {adaptive.order:g} stops before the block that would exceed its budget of "
+                f"{adaptive.budget:.4g}, whatever is chosen"
+            )
+        else:
+            yield (
+                f"a filter charges each block with as many steps at that noise as dominate it, and stops before the "
+                f"block that would exceed {plan.num_steps} of them, whatever is chosen (slack: {adaptive.leak:.2g} of "
+                "delta)"
+            )
+
+
+def _range(plan: Plan) -> str:
+    return _span([level.noise_multiplier for level in plan.levels])
+
+
+def _span(values: list[float]) -> str:
+    """The value, or the first and the last with the extreme between them."""
+    first, last = values[0], values[-1]
+    shown = [first] if len(set(values)) == 1 else [first, last]
+    extreme = max(values, key=lambda value: abs(value - (first + last) / 2))
+    if len(shown) == 2 and not min(first, last) <= extreme <= max(first, last):
+        shown.insert(1, extreme)
+    return " to ".join(f"{value:.4g}" for value in shown)

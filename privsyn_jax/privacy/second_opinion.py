@@ -1,0 +1,56 @@
+"""Epsilon by dp-accounting's own privacy-loss distributions: what is claimed must agree before it is released."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from privsyn_jax.privacy import accounting
+from privsyn_jax.privacy.accounting import Event
+
+_GRID = accounting.COARSE
+_TOLERANCE = 1e-3
+
+
+def confirm(events: Sequence[Event], delta: float) -> None:
+    """Composes the events with dp-accounting and compares, both at accounting.COARSE.
+
+    Renyi-only ledgers are dp-accounting's already, and infinite epsilons claim nothing: neither is compared.
+
+    Raises:
+      RuntimeError: the two differ by more than 1e-3, relative or in epsilon.
+    """
+    claimed = accounting.epsilon_of(events, delta, discretization=_GRID)
+    if not events or math.isinf(claimed) or any(accounting.renyi_only(event) for event in events):
+        return
+    theirs = _epsilon(events, delta)
+    if not math.isclose(claimed, theirs, rel_tol=_TOLERANCE, abs_tol=_GRID):
+        raise RuntimeError(f"epsilon is {claimed} here and {theirs} by dp-accounting: nothing was released")
+
+
+def _epsilon(events: Sequence[Event], delta: float) -> float:
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    total = pld.identity(value_discretization_interval=_GRID)
+    for event in events:
+        one = _distribution(event)
+        total = total.compose(one if event["count"] == 1 else one.self_compose(int(event["count"])))
+    return float(total.get_epsilon_for_delta(delta))
+
+
+def _distribution(event: Event):
+    from dp_accounting.pld import common
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    kind, noise, sensitivity = event["kind"], event.get("noise_multiplier"), event.get("sensitivity")
+    grid = {"value_discretization_interval": _GRID}
+    if kind in ("gaussian", "poisson_gaussian"):
+        return pld.from_gaussian_mechanism(noise, sampling_prob=event.get("sampling_rate", 1.0), **grid)
+    if kind == "laplace":
+        return pld.from_laplace_mechanism(noise, **grid)
+    if kind == "discrete_gaussian":
+        return pld.from_discrete_gaussian_mechanism(noise * sensitivity, sensitivity=sensitivity, **grid)
+    if kind == "discrete_laplace":
+        return pld.from_discrete_laplace_mechanism(1 / (noise * sensitivity), sensitivity=sensitivity, **grid)
+    parameters = common.DifferentialPrivacyParameters(event["epsilon"], event.get("delta", 0.0))
+    return pld.from_privacy_parameters(parameters, **grid)
