@@ -27,7 +27,8 @@ def finish(config: Any, arg: str | None) -> Any:
         config.training.expected_batch_size = 256
         config.training.steps_per_dispatch = 10
         config.synthesis.num_samples = 500
-        config.model.num_calibration_rows = 512
+        if "num_calibration_rows" in config.model:
+            config.model.num_calibration_rows = 512
     elif arg:
         raise ValueError(f"config argument {arg!r} is unknown: use smoke or none")
     return config
@@ -36,3 +37,27 @@ def finish(config: Any, arg: str | None) -> Any:
 def to_settings(config: Any) -> Settings:
     """Checked settings; raises UserError."""
     return settings_from_dict(config.to_dict())
+
+
+def to_study(config: Any) -> Any:
+    """The study that a config of configs/studies describes; raises UserError.
+
+    `models` maps a name to a config as `default_config` makes it; dotted paths of settings are written with "/".
+    """
+    from privsyn_jax.study.plan import Study, Tuning
+
+    plain = config.to_dict()
+    tuning = plain["tuning"]
+    return Study(
+        models=plain["models"],
+        contestants={name: _paths(changes) for name, changes in plain["contestants"].items()},
+        baseline=plain["baseline"],
+        epsilons=tuple(plain["epsilons"]),
+        seeds=tuple(plain["seeds"]),
+        metrics=tuple(plain["metrics"]),
+        tuning=Tuning(_paths(tuning["grid"]), tuple(tuning["seeds"]), tuning["metric"]) if tuning else None,
+    )
+
+
+def _paths(changes: dict[str, Any]) -> dict[str, Any]:
+    return {path.replace("/", "."): value for path, value in changes.items()}

@@ -6,19 +6,19 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from launch.config import to_settings
-from privsyn_jax.settings import Settings
 from privsyn_jax.types import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/quickstart.py", lock_config=True)
 
 
-def start(main: Callable[[Settings], int | None]) -> None:
-    """Parses flags, checks settings, calls `main`. Bad input: one sentence on stderr, exit code 2, no traceback."""
+def start(main: Callable[[Any], int | None], *, load: Callable[[Any], Any] = to_settings) -> None:
+    """Parses flags, loads the config, calls `main`. Bad input: one sentence on stderr, exit code 2, no traceback."""
     flags.mark_flag_as_required("config")
     logging.set_verbosity(logging.WARNING)
 
@@ -26,7 +26,7 @@ def start(main: Callable[[Settings], int | None]) -> None:
         try:
             if len(arguments) > 1:
                 raise UserError(f"argument {arguments[1]!r} is not understood: give settings as --config.NAME=VALUE")
-            return main(_load_settings())
+            return main(_load(load))
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -34,14 +34,15 @@ def start(main: Callable[[Settings], int | None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
-def _load_settings() -> Settings:
+def _load(load: Callable[[Any], Any]) -> Any:
     try:
-        return to_settings(_CONFIG.value)
+        return load(_CONFIG.value)
     except OSError:
         raise UserError("the file named by --config cannot be read: name one in configs/ or your own") from None
 
 
 def _parse(arguments: Sequence[str]) -> Sequence[str]:
+    """Flags of the command line; a mistake in them is one sentence on stderr and exit code 2."""
     try:
         return flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:

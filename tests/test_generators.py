@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from privsyn_jax.models import GENERATORS
+from privsyn_jax.models import GENERATORS, USES_MARGINALS
 from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 from privsyn_jax.training.marginals import Marginals
 
@@ -120,3 +120,8 @@ def test_what_reads_no_record_is_finite_and_leaves_private_parameters_alone(case
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(calibrated))
         assert same(calibrated["private"], params["private"])
         assert same(calibrated, generator.calibrate(params, marginals, jax.random.key(0)))
+
+
+def test_marginals_are_bought_for_those_generators_that_use_them():
+    calibrated = {name for name in GENERATORS if built(name, SMALLER.get(name, ()))[0].calibrate is not None}
+    assert calibrated == USES_MARGINALS

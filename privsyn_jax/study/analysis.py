@@ -1,0 +1,136 @@
+"""What a study shows: paired differences to the baseline, a table, a figure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from privsyn_jax.evaluation.statistics import holm, paired
+from privsyn_jax.study.plan import Study
+
+_COLOURS = {"better": "#0b6bb8", "worse": "#d55e00", "open": "#5b6770"}
+_SIGNIFICANT = 0.05
+
+
+def compare(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Every contestant against the baseline, paired by seed; p-values adjusted within (model, epsilon, metric)."""
+    rows = []
+    for model, epsilon, metric in itertools.product(study.models, study.epsilons, study.metrics):
+        cell = frame[(frame["model"] == model) & (frame["epsilon"] == epsilon)]
+        values = cell.pivot(index="seed", columns="contestant", values=metric)
+        others = [name for name in study.contestants if name != study.baseline]
+        results = [paired(values[name].tolist(), values[study.baseline].tolist()) for name in others]
+        adjusted = holm([result.p_value for result in results])
+        for name, result, p_holm in zip(others, results, adjusted, strict=True):
+            rows.append(
+                {
+                    "model": model, "epsilon": epsilon, "metric": metric, "contestant": name,
+                    "baseline": float(values[study.baseline].mean()), "value": float(values[name].mean()),
+                    "difference": result.mean, "low": result.low, "high": result.high, "p_value": result.p_value,
+                    "p_holm": p_holm, "wilcoxon": result.wilcoxon, "effect": result.effect,
+                    "num_seeds": len(values),
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def markdown(comparison: pd.DataFrame, study: Study, tuned: Mapping[tuple[str, float], Mapping[str, Any]]) -> str:
+    """One table per metric: contestants down, models and epsilons across; differences in units of the metric."""
+    count = int(comparison["num_seeds"].max())
+    blocks = [
+        f"Differences to the baseline `{study.baseline}` at equal (epsilon, delta), mean over {count} seeds ± half of the "
+        "95 % interval (paired t). **Bold**: significant at 5 % after Holm's correction over the contestants of a column.",
+    ]
+    if any(tuned.values()):
+        blocks.append(
+            "The baseline was tuned on the real records without a charge, and all contestants use what was found "
+            "(`tuned_on_private_data`): "
+            + "; ".join(
+                f"{model}, epsilon {epsilon:g}: " + ", ".join(f"{path} {value:g}" for path, value in values.items())
+                for (model, epsilon), values in tuned.items()
+            )
+            + "."
+        )
+    for metric in study.metrics:
+        part = comparison[comparison["metric"] == metric]
+        cells = list(itertools.product(study.models, study.epsilons))
+        lines = [
+            f"### {metric.replace('_', ' ')}",
+            "",
+            "| | " + " | ".join(f"{model}, epsilon {epsilon:g}" for model, epsilon in cells) + " |",
+            "|---" * (len(cells) + 1) + "|",
+            "| " + " | ".join([f"`{study.baseline}` itself", *(_baseline(part, cell) for cell in cells)]) + " |",
+        ]
+        for name in study.contestants:
+            if name != study.baseline:
+                lines.append("| " + " | ".join([name, *(_cell(part, cell, name) for cell in cells)]) + " |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def figure(comparison: pd.DataFrame, study: Study, folder: Path) -> list[Path]:
+    """The first metric's differences with their intervals, a panel for every model and epsilon; PNG and SVG."""
+    part = comparison[comparison["metric"] == study.metrics[0]]
+    names = [name for name in study.contestants if name != study.baseline]
+    rows, columns = len(study.models), len(study.epsilons)
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9}):
+        drawing = Figure(figsize=(2.2 + 2.7 * columns, 0.9 + (0.5 + 0.24 * len(names)) * rows), layout="constrained")
+        axes = drawing.subplots(rows, columns, sharey=True, sharex="row", squeeze=False)
+        for (row, model), (column, epsilon) in itertools.product(enumerate(study.models), enumerate(study.epsilons)):
+            panel = axes[row][column]
+            found = part[(part["model"] == model) & (part["epsilon"] == epsilon)].set_index("contestant").loc[names]
+            panel.axvline(0, color="#24292f", linewidth=0.8)
+            for place, (_, entry) in enumerate(found.iterrows()):
+                verdict = "open"
+                if entry["p_holm"] < _SIGNIFICANT:
+                    verdict = "better" if entry["difference"] > 0 else "worse"
+                colour = _COLOURS[verdict]
+                panel.plot([entry["low"], entry["high"]], [place, place], color=colour, linewidth=1.6)
+                panel.plot(entry["difference"], place, "o" if verdict != "open" else "|", color=colour, markersize=6)
+            panel.set_yticks(range(len(names)), names)
+            panel.invert_yaxis() if column == 0 and row == 0 else None
+            panel.set_title(f"{model}, epsilon {epsilon:g}", fontsize=9)
+            panel.grid(True, axis="x", color="#dfe3e8", linewidth=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+        for panel in axes[1:, 0]:
+            panel.invert_yaxis()
+        words = study.metrics[0].replace("_", " ")
+        drawing.supxlabel(
+            f"{words}: difference to {study.baseline}, 95 % interval; dots are significant (Holm)", fontsize=9
+        )
+        paths = [folder / f"schedules.{kind}" for kind in ("png", "svg")]
+        for path in paths:
+            drawing.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
+
+
+def _baseline(part: pd.DataFrame, cell: tuple[str, float]) -> str:
+    found = part[(part["model"] == cell[0]) & (part["epsilon"] == cell[1])]
+    return f"{found['baseline'].iloc[0]:.4f}"
+
+
+def _cell(part: pd.DataFrame, cell: tuple[str, float], name: str) -> str:
+    found = part[(part["model"] == cell[0]) & (part["epsilon"] == cell[1]) & (part["contestant"] == name)].iloc[0]
+    text = f"{found['difference']:+.4f} ± {(found['high'] - found['low']) / 2:.4f}"
+    return f"**{text}**" if found["p_holm"] < _SIGNIFICANT and math.isfinite(found["difference"]) else text
+
+
+def summary(comparison: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """One line per metric: how many comparisons came out significant, and which."""
+    lines = []
+    for metric in metrics:
+        part = comparison[comparison["metric"] == metric]
+        clear = part[part["p_holm"] < _SIGNIFICANT]
+        names = ", ".join(
+            f"{row.contestant} ({row.model}, epsilon {row.epsilon:g}: {row.difference:+.4f})"
+            for row in clear.itertuples()
+        )
+        lines.append(f"{metric}: {len(clear)} of {len(part)} comparisons significant{': ' + names if names else ''}")
+    return lines
