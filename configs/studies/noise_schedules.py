@@ -48,7 +48,7 @@ def get_config(arg=None):
     config.seeds = (0, 1, 2, 3, 4)
     config.metrics = ("logistic_regression_auc", "boosting_auc", "pairwise_total_variation", "mean_emd")
     config.tuning = {
-        "grid": {"privacy/l2_clip_norm": (0.3, 1.0, 4.0), "training/learning_rate": (3e-3, 6e-3)},
+        "grid": {"privacy/l2_clip_norm": (1.0, 10.0), "training/learning_rate": (6e-3, 1e-2, 2e-2)},
         "seeds": (100, 101),
         "metric": "logistic_regression_auc",
     }
@@ -65,7 +65,7 @@ def _model(name, num_steps):
     config.training.num_steps = num_steps
     config.training.expected_batch_size = 1024
     config.training.steps_per_dispatch = 10
-    config.synthesis.num_samples = 16_000
+    config.synthesis.num_samples = 10_000
     if name == "autoregressive":
         config.model.column_order = (
             "income", "relationship", "marital-status", "sex", "age", "education-num", "education", "occupation",

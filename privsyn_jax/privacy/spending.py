@@ -201,7 +201,7 @@ class AdaptiveSpending:
             return None
         best = ratios[0]
         lower = max((ratio for ratio in self._ratios if ratio < best), default=best)
-        while best / lower > 1.005:
+        while best / lower > 1.002:
             middle = math.sqrt(lower * best)
             lower, best = (lower, middle) if self._cost(middle, num_steps) <= left else (middle, best)
         return best

@@ -45,8 +45,8 @@ def markdown(comparison: pd.DataFrame, study: Study, tuned: Mapping[tuple[str, f
     """One table per metric: contestants down, models and epsilons across; differences in units of the metric."""
     count = int(comparison["num_seeds"].max())
     blocks = [
-        f"Differences to the baseline `{study.baseline}` at equal (epsilon, delta), mean over {count} seeds ± half of the "
-        "95 % interval (paired t). **Bold**: significant at 5 % after Holm's correction over the contestants of a column.",
+        f"Differences to the baseline `{study.baseline}` at equal (epsilon, delta), mean over {count} seeds, ± half of "
+        "the 95 % interval (paired t). **Bold**: significant at 5 % after Holm's correction over a column.",
     ]
     if any(tuned.values()):
         blocks.append(
