@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -82,16 +84,70 @@ def standard_normal(key: jax.Array, size: int) -> jax.Array:
 
 
 class HostNoise:
-    """Float64 Gaussian noise for one-off releases, from os.urandom (or a seeded stream, NOT secret)."""
+    """Float64 noise and whole-number noise for one-off releases, from os.urandom (or a seeded stream, NOT secret)."""
 
     def __init__(self, seed: int | None):
         self._seeded = None if seed is None else np.random.Generator(np.random.Philox(seed))
 
     def normal(self, shape: tuple[int, ...], *, stddev: float) -> np.ndarray:
         """Array of independent N(0, stddev^2), float64."""
+        return stddev * ndtri(self.uniform(shape))
+
+    def gumbel(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Array of independent standard Gumbel variates: added to log weights, their argmax is a draw by weight."""
+        return -np.log(-np.log(self.uniform(shape)))
+
+    def uniform(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Array of independent uniform variates in (0, 1), float64."""
         count = int(np.prod(shape, dtype=np.int64))
-        raw = os.urandom(8 * count) if self._seeded is None else self._seeded.bytes(8 * count)
-        words = np.frombuffer(raw, dtype=np.uint64)
-        # The midpoints of 2^52 equal cells of (0, 1): exact in float64, never 0 or 1, tails to 8.1 sigma.
-        uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-        return stddev * ndtri(uniform).reshape(shape)
+        words = np.frombuffer(self._bytes(8 * count), dtype=np.uint64)
+        # The midpoints of 2^52 equal cells of (0, 1): exact in float64, never 0 or 1, tails of a normal to 8.1 sigma.
+        return (((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).reshape(shape)
+
+    def below(self, bound: int) -> int:
+        """Whole number, uniform in [0, bound), exactly."""
+        num_bytes = (bound.bit_length() + 7) // 8
+        limit = (1 << 8 * num_bytes) // bound * bound
+        while (drawn := int.from_bytes(self._bytes(num_bytes), "big")) >= limit:
+            pass
+        return drawn % bound
+
+    def discrete_gaussian(self, stddev: float) -> int:
+        """Whole number with probability proportional to exp(-x^2 / (2 stddev^2)), by whole-number arithmetic alone.
+
+        Source: Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy", Algorithm 3.
+        """
+        variance = Fraction(stddev) ** 2
+        scale = math.floor(stddev) + 1
+        while True:
+            drawn = self._discrete_laplace(scale)
+            excess = abs(drawn) - variance / scale
+            if self._bernoulli_exp(excess * excess / (2 * variance)):
+                return drawn
+
+    def _discrete_laplace(self, scale: int) -> int:
+        """Whole number with probability proportional to exp(-|x| / scale)."""
+        while True:
+            rest = self.below(scale)
+            if not self._bernoulli_exp(Fraction(rest, scale)):
+                continue
+            whole = 0
+            while self._bernoulli_exp(Fraction(1)):
+                whole += 1
+            magnitude, is_negative = rest + scale * whole, self.below(2) == 1
+            if magnitude or not is_negative:
+                return -magnitude if is_negative else magnitude
+
+    def _bernoulli_exp(self, exponent: Fraction) -> bool:
+        """True with probability exp(-exponent), for a fraction of 0 or more."""
+        while exponent > 1:
+            if not self._bernoulli_exp(Fraction(1)):
+                return False
+            exponent -= 1
+        trials = 1
+        while self.below(exponent.denominator * trials) < exponent.numerator:
+            trials += 1
+        return trials % 2 == 1
+
+    def _bytes(self, count: int) -> bytes:
+        return os.urandom(count) if self._seeded is None else self._seeded.bytes(count)
