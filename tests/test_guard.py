@@ -1,0 +1,235 @@
+"""Private records stay wrapped: they open for a charge or for what stays private, and every config keeps to it."""
+
+import ast
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_collections import ConfigDict
+
+from launch.config import to_settings, to_study
+from privsyn_jax.data import DATASETS, Dataset, adult
+from privsyn_jax.learn import learn
+from privsyn_jax.plan import make_plan
+from privsyn_jax.privacy.guard import Opening, Private, PrivateFolder, UnchargedAccess
+from privsyn_jax.privacy.ledger import Ledger, Receipt
+from privsyn_jax.run import execute
+from privsyn_jax.settings import DataSettings, settings_from_dict
+from privsyn_jax.types import Column, Records, Schema
+
+ROOT = Path(__file__).parent.parent
+EVENT = {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1}
+SECRET = np.arange(5)
+
+
+@pytest.fixture
+def folder(tmp_path) -> PrivateFolder:
+    (tmp_path / "private").mkdir(mode=0o700)
+    return PrivateFolder(tmp_path / "private")
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        len, iter, bool, hash, np.asarray, copy.copy, copy.deepcopy, pickle.dumps, sorted, pd.DataFrame,
+        lambda x: x == x, lambda x: 0 in x, lambda x: x[0], lambda x: x.shape, lambda x: x.__value, vars,
+    ],
+)  # fmt: skip
+def test_a_wrapper_shows_nothing(look):
+    with pytest.raises((UnchargedAccess, TypeError, AttributeError)):
+        look(Private(SECRET))
+
+
+def test_its_text_shows_nothing():
+    assert repr(Private(SECRET)) == str(Private(SECRET)) == f"{Private(SECRET)}" == "<private records>"
+
+
+def test_it_opens_for_a_charge_and_for_a_private_folder_and_notes_both(folder):
+    records, ledger = Private(SECRET), Ledger()
+    assert records.open(ledger.charge("counts", "all", "noisy counts", EVENT)) is SECRET
+    codes = records.map(lambda values: values + 1)
+    assert isinstance(codes, Private) and np.array_equal(codes.open_under(folder), SECRET + 1)
+    assert records.openings == codes.openings == (Opening("counts", None), Opening(None, folder.path))
+
+
+@pytest.mark.parametrize(
+    "receipt", [None, "counts", EVENT, True, Receipt(Ledger(), "counts"), Receipt({"counts": 1}, "counts")]
+)
+def test_without_a_charge_it_stays_closed(receipt):
+    records = Private(SECRET)
+    with pytest.raises(UnchargedAccess, match=r"pass what Ledger\.charge\(\) returns"):
+        records.open(receipt)
+    assert records.openings == ()
+
+
+@pytest.mark.parametrize("folder", [None, "private", Path("private"), Ledger()])
+def test_a_folder_must_be_a_private_one(folder):
+    with pytest.raises(UnchargedAccess, match="pass the PrivateFolder"):
+        Private(SECRET).open_under(folder)
+
+
+def test_a_folder_that_others_may_enter_is_not_private(tmp_path):
+    for name, mode in (("private", 0o750), ("private", 0o701), ("release", 0o700)):
+        path = tmp_path / f"{mode}" / name
+        path.mkdir(parents=True)
+        path.chmod(mode)
+        with pytest.raises(UnchargedAccess, match="must be a folder called private of mode 0700"):
+            PrivateFolder(path)
+    with pytest.raises(UnchargedAccess):
+        PrivateFolder(tmp_path / "absent" / "private")
+
+
+def test_nothing_outside_the_guard_reaches_into_a_wrapper():
+    for path in sorted((ROOT / "privsyn_jax").rglob("*.py")):
+        if path.name == "guard.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [getattr(node, "attr", ""), getattr(node, "value", "") if isinstance(node, ast.Constant) else ""]
+            assert not any(str(name).startswith(("_Private", "__value")) for name in names), path
+
+
+def configs() -> list:
+    names = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
+    return [pytest.param(name, marks=[pytest.mark.slow] if "studies" in name else []) for name in names]
+
+
+def small_adult(path: Path) -> None:
+    """Files in the format of UCI Adult with a few hundred rows."""
+    schema, rng = adult.read_schema(DataSettings(name="adult")), np.random.default_rng(0)
+    for name, count in ((adult.TRAIN_FILE, 400), (adult.TEST_FILE, 100)):
+        columns = [
+            rng.choice([str(value) for value in column.values], count)
+            if column.values
+            else rng.integers(int(column.lower), min(int(column.upper), int(column.lower) + 60), count).astype(str)
+            for column in schema.columns
+        ]
+        lines = [", ".join(row) + ("." if name == adult.TEST_FILE else "") for row in zip(*columns, strict=True)]
+        header = "|1x3 Cross validator\n" if name == adult.TEST_FILE else ""
+        (path / name).write_text(header + "\n".join(lines) + "\n")
+
+
+def small_table(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.integers(0, 90, 400), "sex": rng.choice(["f", "m"], 400)})
+    frame.to_csv(path / "data.csv", index=False)
+    schema = {
+        "columns": {
+            "age": {"kind": "integer", "lower": 0, "upper": 90},
+            "sex": {"kind": "categorical", "categories": ["f", "m"]},
+        },
+        "num_records": 400,
+        "target": "sex",
+    }
+    (path / "schema.json").write_text(json.dumps(schema))
+
+
+def small_settings(name: str, folder: Path) -> list[ConfigDict]:
+    """The config's runs, shrunk to seconds; a study gives one per model and contestant."""
+    namespace: dict = {}
+    exec(compile((ROOT / name).read_text(), name, "exec"), namespace)  # as the config flag does
+    if "studies" not in name:
+        return [_shrunk(namespace["get_config"]("smoke"), folder)]
+    study = to_study(namespace["get_config"]())
+    return [
+        _shrunk(ConfigDict(study.settings(model, contestant, 1.0, 0, {})), folder)
+        for model in study.models
+        for contestant in study.contestants
+    ]
+
+
+def _shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
+    config.data.dir, config.data.path = str(folder), str(folder / "data.csv")
+    config.data.schema = str(folder / "schema.json")
+    config.training.num_steps, config.training.steps_per_dispatch = 4, 2
+    config.training.expected_batch_size = 64
+    config.synthesis.num_samples = 60
+    config.privacy.delta = 1e-4
+    return config
+
+
+class Sources:
+    """Data sets that remember the records they gave out."""
+
+    def __init__(self, monkeypatch):
+        self.given: list[Records] = []
+        for name, dataset in DATASETS.items():
+            monkeypatch.setitem(DATASETS, name, Dataset(dataset.read_schema, self._watched(dataset.load)))
+
+    def _watched(self, load):
+        def watched(settings, schema):
+            self.given.append(load(settings, schema))
+            return self.given[-1]
+
+        return watched
+
+
+def assert_every_look_is_paid_for(records: Records, workdir: Path) -> None:
+    report = json.loads((workdir / "release" / "privacy_report.json").read_text())
+    charged = {entry["name"] for entry in report["ledger"]}
+    looks = [opening for part in (records.train, records.test, records.clamped) for opening in part.openings]
+    assert any(opening.charged_as == "training" for opening in looks) and len(looks) >= 4
+    for opening in looks:
+        assert opening.charged_as in charged or opening.folder == workdir / "private", opening
+    assert {opening.charged_as for opening in records.test.openings} == {None}  # held-out records train nothing
+
+
+@pytest.mark.parametrize("name", configs())
+def test_no_config_opens_private_records_uncharged(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(adult, "check_published", lambda *_, **__: None)
+    small_adult(tmp_path)
+    small_table(tmp_path)
+    for number, config in enumerate(small_settings(name, tmp_path)):
+        sources, workdir = Sources(monkeypatch), tmp_path / f"run{number}"
+        execute(to_settings(config), workdir, announce=lambda message: None)
+        (records,) = sources.given
+        assert_every_look_is_paid_for(records, workdir)
+
+
+SCHEMA = Schema((Column("age", "integer", lower=0, upper=90), Column("sex", "categorical", categories=("f", "m"))), 400)
+FRAME = pd.DataFrame({"age": [1, 2, 3, 40] * 100, "sex": ["f", "m", "f", "m"] * 100})
+
+
+def run_of(privacy, model="tvae"):
+    sections = {
+        "model": {"name": model},
+        "privacy": {"epsilon": 1.0, "delta": 1e-4, **privacy},
+        "training": {"num_steps": 6, "steps_per_dispatch": 2, "expected_batch_size": 64},
+    }
+    settings, records, ledger = settings_from_dict(sections), Private(FRAME), Ledger()
+    return records, learn(records, SCHEMA, make_plan(settings, SCHEMA), settings, ledger), ledger
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        {"schedule": {"noise": "cosine", "clip": "linear", "batch": "linear"}},
+        {"adaptive": {"rule": "signal", "num_blocks": 3}},
+        {"adaptive": {"rule": "loss", "filter": "renyi", "num_blocks": 3}, "adaptive_clip": {"target_quantile": 0.5}},
+        {"num_bands": 2},
+        {"sampling": "partition"},
+    ],
+    ids=["schedule", "adaptive", "renyi, loss, clip", "bands", "partition"],
+)
+def test_whatever_changes_over_the_steps_is_paid_for_first(privacy):
+    records, run, ledger = run_of(privacy)
+    charged = {entry.name for entry in ledger.entries}
+    assert {opening.charged_as for opening in records.openings} == charged == {"histograms", "training"}
+    assert 0.97 <= run.privacy["epsilon"] <= 1.0
+    assert sum(block["num_steps"] for block in run.privacy["path"]) == 6
+
+
+def test_a_ledger_that_books_nothing_opens_nothing(monkeypatch):
+    monkeypatch.setattr(Ledger, "charge", lambda self, name, *_: Receipt(self, name))
+    with pytest.raises(UnchargedAccess, match="private records were to be opened with"):
+        run_of({})
+
+
+def test_a_mechanism_that_reports_another_event_than_was_charged_is_stopped(monkeypatch):
+    other = {"kind": "gaussian", "noise_multiplier": 1.0, "count": 1}
+    monkeypatch.setattr("privsyn_jax.learn.discretize.fit_purchased", lambda *_, **__: (None, other))
+    with pytest.raises(RuntimeError, match="was charged, but the mechanism reports"):
+        run_of({})
