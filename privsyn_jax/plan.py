@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from privsyn_jax.models import USES_MARGINALS
-from privsyn_jax.privacy import accounting, filters, schedules
+from privsyn_jax.privacy import accounting, filters, schedules, search
+from privsyn_jax.privacy.calibration import calibrate_scale
 from privsyn_jax.privacy.filters import Filter
 from privsyn_jax.privacy.sampling import Sampler, exact_sampling_rate
 from privsyn_jax.privacy.schedules import Level
@@ -167,8 +168,11 @@ def make_plan(settings: Settings, schema: Schema) -> Plan:
             if privacy.adaptive.rule:
                 adaptive = _adaptive(privacy.adaptive, leak=_LEAK_SHARE * delta)
                 spent = [*spent, filters.leak_event(adaptive.leak)]
-            equivalent = accounting.gaussian_noise_multiplier(epsilon, delta) / math.sqrt(1.0 - sum(shares.values()))
-            scale = _calibrate(spent, levels, Sampler(num_groups), epsilon, delta, equivalent)
+            steps = [
+                (level.sampling_rate, level.noise_multiplier, event["count"])
+                for level, event in zip(levels, level_events(levels, Sampler(num_groups)), strict=True)
+            ]
+            scale = calibrate_scale(spent, steps, epsilon, delta)
     except ValueError as error:
         raise UserError(
             f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it or change privacy.budget"
@@ -230,25 +234,6 @@ def _scaled(levels: Sequence[Level], scale: float) -> tuple[Level, ...]:
     return tuple(level._replace(noise_multiplier=scale * level.noise_multiplier) for level in levels)
 
 
-def _calibrate(
-    spent: list[accounting.Event],
-    levels: Sequence[Level],
-    sampler: Sampler,
-    epsilon: float,
-    delta: float,
-    equivalent: float,
-) -> float:
-    """The number that the relative noise multipliers are to be multiplied with."""
-
-    def epsilon_at(scale, grid):
-        events = [*spent, *level_events(_scaled(levels, scale), sampler)]
-        return accounting.epsilon_of(events, delta, discretization=grid)
-
-    mean_rate = sum(level.num_steps * level.sampling_rate for level in levels) / sum(x.num_steps for x in levels)
-    count = -(-sum(level.num_steps for level in levels) // sampler.num_groups)
-    return accounting.smallest_noise(epsilon_at, epsilon, accounting.subsampled_guess(mean_rate, count, equivalent))
-
-
 def _adaptive(settings: AdaptiveSettings, *, leak: float = 0.0, order: float = 0.0, budget: float = 0.0):
     share = settings.loss_share if settings.rule == "loss" else 0.0
     return AdaptivePlan(
@@ -299,7 +284,7 @@ def _need(name: str, share: float, purpose: str) -> None:
 
 
 def _releases(shares: dict[str, float], epsilon: float, delta: float) -> tuple[Release, ...]:
-    whole = accounting.gaussian_noise_multiplier(epsilon, delta)
+    whole = search.gaussian_noise_multiplier(epsilon, delta)
     return tuple(Release(name, share, whole / math.sqrt(share)) for name, share in shares.items())
 
 
@@ -346,7 +331,7 @@ def _epsilon_for_noise(
         return accounting.epsilon_of([*spent, *steps], delta, discretization=accounting.COARSE) - epsilon
 
     try:
-        return math.exp(accounting.find_root(excess, math.log(1e-2), math.log(50.0), tolerance=1e-3))
+        return math.exp(search.find_root(excess, math.log(1e-2), math.log(50.0), tolerance=1e-3))
     except ValueError:
         raise unusable from None
 

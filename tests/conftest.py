@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
+os.environ["PRIVSYN_CACHE_DIR"] = ""  # no calibration is remembered from another run
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privsyn_jax.privacy import accounting
-from privsyn_jax.privacy.ledger import Entry, Ledger
+from privsyn_jax.privacy.ledger import Entry, Ledger, Receipt, check_charged
 
 GAUSSIAN = {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1}
 STEPS = {"kind": "poisson_gaussian", "sampling_rate": 0.05, "noise_multiplier": 3.0, "count": 50}
@@ -27,7 +27,27 @@ events = st.one_of(
             "count": counts,
         }
     ),
-    st.fixed_dictionaries({"kind": st.just("pure"), "epsilon": positive, "count": counts}),
+    st.fixed_dictionaries({"kind": st.sampled_from(["pure", "exponential"]), "epsilon": positive, "count": counts}),
+    st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["discrete_gaussian", "discrete_laplace"]),
+            "noise_multiplier": positive,
+            "sensitivity": st.integers(1, 2**53),
+            "count": counts,
+        }
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("renyi"), "order": st.floats(1, 1e9, exclude_min=True), "epsilon": positive, "count": counts}
+    ),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("select"),
+            "events": st.just([GAUSSIAN, STEPS]),
+            "mean": st.floats(1, 1e6),
+            "shape": st.one_of(st.just("poisson"), st.floats(0, 100)),
+            "count": st.just(1),
+        }
+    ),
     st.fixed_dictionaries(
         {"kind": st.just("approximate"), "epsilon": positive, "delta": st.floats(0, 1), "count": counts}
     ),
@@ -95,3 +115,55 @@ def test_renyi_lies_above_and_the_reverse_is_an_error(monkeypatch):
     monkeypatch.setattr(accounting, "epsilon_rdp", lambda events, delta: 0.9 * accounting.epsilon_of(events, delta))
     with pytest.raises(RuntimeError, match="the accounting is wrong"):
         ledger.epsilon_rdp(1e-5)
+
+
+def test_blocks_of_the_same_entry_grow_its_count_and_nothing_else_does(tmp_path):
+    path = tmp_path / "ledger.json"
+    ledger = Ledger(path=path)
+    for count in (20, 20, 5):
+        ledger.charge("training", "gradients", "DP-SGD", {**STEPS, "count": count})
+    ledger.charge("training", "gradients", "DP-SGD", {**STEPS, "noise_multiplier": 2.0})
+    ledger.charge("training", "gradients", "something else", STEPS)
+    assert [entry.event["count"] for entry in ledger.entries] == [45, 50, 50]
+    assert Ledger.read(path).entries == ledger.entries
+    together = charged({**STEPS, "count": 45})
+    assert charged(*[{**STEPS, "count": count} for count in (20, 20, 5)]).epsilon(1e-5) == together.epsilon(1e-5)
+
+
+def test_a_receipt_is_booked_only_where_its_entry_stands():
+    ledger = Ledger()
+    receipt = ledger.charge("histograms", "all columns", "noisy counts", GAUSSIAN)
+    assert receipt.is_booked and receipt.name == "histograms" and receipt.ledger is ledger
+    assert not Receipt(Ledger(), "histograms").is_booked and not Receipt(ledger, "others").is_booked
+    assert "Ledger" not in repr(receipt)
+
+
+def test_a_charge_that_cannot_be_written_is_not_booked(tmp_path):
+    ledger = Ledger(path=tmp_path / "absent" / "ledger.json")
+    with pytest.raises(OSError):
+        ledger.charge("histograms", "all columns", "noisy counts", GAUSSIAN)
+    assert ledger.entries == ()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[1]", '[{"name": "x"}]', '[{"name":"x","reads":"","mechanism":"","event":{}}]']
+)
+def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
+    path = tmp_path / "ledger.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"ledger\.json is not a ledger"):
+        Ledger.read(path)
+
+
+def test_the_accountant_is_named_and_why():
+    assert charged(GAUSSIAN, STEPS).accountant == "privacy-loss distributions (discretisation 0.0001)"
+    chosen = charged(GAUSSIAN, {"kind": "select", "events": [GAUSSIAN], "mean": 4.0, "shape": 1.0, "count": 1})
+    assert "Renyi" in chosen.accountant and "select" in chosen.accountant and "'a release'" in chosen.accountant
+    assert chosen.epsilon(1e-5) == chosen.epsilon_rdp(1e-5) > charged(GAUSSIAN).epsilon(1e-5)
+
+
+def test_a_mechanism_must_report_what_it_was_charged_for():
+    check_charged([GAUSSIAN], [dict(GAUSSIAN)])
+    for made in ([], [GAUSSIAN, GAUSSIAN], [{**GAUSSIAN, "noise_multiplier": 4.1}]):
+        with pytest.raises(RuntimeError, match="was charged, but the mechanism reports"):
+            check_charged([GAUSSIAN], made)

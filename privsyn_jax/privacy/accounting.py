@@ -24,17 +24,11 @@ from typing import Any
 
 from privsyn_jax.privacy import loss_distribution, renyi
 from privsyn_jax.privacy.loss_distribution import Pmf
-from privsyn_jax.privacy.search import COARSE as COARSE
-from privsyn_jax.privacy.search import FINE as FINE
-from privsyn_jax.privacy.search import find_root as find_root
-from privsyn_jax.privacy.search import gaussian_noise_multiplier as gaussian_noise_multiplier
-from privsyn_jax.privacy.search import smallest_noise as smallest_noise
-from privsyn_jax.privacy.search import subsampled_guess as subsampled_guess
+from privsyn_jax.privacy.search import COARSE, FINE
 
 Event = dict[str, Any]
 
 NEIGHBORING_RELATION = "add or remove one record"
-RENYI_ORDERS = renyi.ORDERS
 
 _FIELDS = {
     "poisson_gaussian": ("sampling_rate", "noise_multiplier", "count"),
@@ -133,7 +127,7 @@ def delta_of(events: Iterable[Event], epsilon: float, *, discretization: float =
 def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     """Epsilon at delta by Renyi accounting: looser, independent of privacy-loss distributions, printed beside them.
 
-    Of an exponential mechanism both know only that it is epsilon-DP, unless `epsilon_of` is by Renyi divergence as well.
+    Of an exponential mechanism both know only that it is epsilon-DP, unless `epsilon_of` is by Renyi divergence too.
     """
     events = _checked(events)
     if _without_noise(events):
@@ -141,18 +135,6 @@ def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
     if not any(map(renyi_only, events)):
         events = [{**event, "kind": "pure"} if event["kind"] == "exponential" else event for event in events]
     return renyi.epsilon(events, delta)
-
-
-def renyi_divergence(event: Event, order: float) -> float:
-    """Renyi divergence of one order > 1 of all `count` mechanisms of an event."""
-    events = _checked([event])
-    return math.inf if _without_noise(events) else float(renyi.divergences(event, (order,))[0])
-
-
-def renyi_budget(before: Iterable[Event], order: float, epsilon: float, delta: float) -> float:
-    """What a "renyi" event of this order may have as epsilon on top of `before`; negative if nothing is left."""
-    before = _checked(before)
-    return -math.inf if _without_noise(before) else renyi.budget(before, order, epsilon, delta)
 
 
 def epsilon_over_steps(

@@ -1,7 +1,7 @@
 """The scale of a whole noise schedule, kept between runs.
 
-The cache on disk holds public figures only: sampling rates, noise multipliers, counts, epsilon and delta, all of which a
-run states before it opens a record. It lies in $PRIVSYN_CACHE_DIR (empty: no cache), else in privsyn_jax/calibration
+The cache on disk holds public figures only: sampling rates, noise multipliers, counts, epsilon and delta, which a run
+states before it opens a record. It lies in $PRIVSYN_CACHE_DIR (empty: no cache), else in privsyn_jax/calibration
 under $XDG_CACHE_HOME or ~/.cache. What it says decides how much noise is added and never what is claimed: epsilon is
 computed from the ledger, whose events hold the noise that was added.
 """

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from privsyn_jax.privacy import accounting, renyi
+from privsyn_jax.privacy import accounting, renyi, search
 from privsyn_jax.privacy.accounting import Event
 from privsyn_jax.privacy.loss_distribution import Pmf, compose, sampled_gaussian
 from privsyn_jax.privacy.schedules import Level
@@ -179,7 +179,7 @@ def _noise_for(level: Level, order: float, budget: float) -> float | None:
     lower, upper = math.log(0.2), math.log(1e4)
     if excess(upper) > 0 or excess(lower) < 0:
         return None
-    noise = math.exp(accounting.find_root(excess, lower, upper, tolerance=1e-6))
+    noise = math.exp(search.find_root(excess, lower, upper, tolerance=1e-6))
     return noise * (1 + 2e-6)  # the root may lie on either side
 
 

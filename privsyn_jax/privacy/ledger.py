@@ -97,8 +97,8 @@ class Ledger:
         for entry in self._entries:
             if accounting.renyi_only(entry.event):
                 return (
-                    f"Renyi differential privacy (dp-accounting), because {entry.name!r} ({entry.event['kind']}) has no "
-                    "privacy-loss distribution"
+                    f"Renyi differential privacy (dp-accounting), because {entry.name!r} ({entry.event['kind']}) has "
+                    "no privacy-loss distribution"
                 )
         return f"privacy-loss distributions (discretisation {accounting.FINE:g})"
 
@@ -136,7 +136,10 @@ class Ledger:
           ValueError: the file is not a ledger, or holds an event that cannot be accounted for.
         """
         try:
-            return cls.from_list(json.loads(path.read_text()), path)
+            plain = json.loads(path.read_text())
+            if not isinstance(plain, list):
+                raise TypeError("it holds no list")
+            return cls.from_list(plain, path)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a ledger ({error}): restore it as `Ledger.charge` wrote it") from None
 

@@ -22,7 +22,7 @@ from scipy.special import erfcx, expit, log_ndtr, ndtr
 MAX_POINTS = 2**23  # of one distribution
 _TAIL = 1e-15  # mass of a composition, at each end, that is moved to infinity or wrapped to larger losses
 _REACH = 10.0  # standard deviations of Gaussian noise that the grid covers: 1e-23 beyond are moved to infinity
-_SLOPES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 16.0, 32.0])  # of Chernoff bounds, by 1 / deviation
+_SLOPES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 16.0, 32.0])  # of Chernoff bounds, relative
 _HUGE = 1e100  # more noise, or a smaller sampling rate, counts as this much
 _SMOOTH = 1e6  # discrete Gaussian noise from here on is summed by the midpoint rule
 
@@ -240,7 +240,8 @@ def _windows(pmfs: Sequence[Pmf], counts: Array) -> tuple[list[int], Array, Arra
     variances = [
         float(pmf.probabilities @ np.square(step - mean)) for pmf, step, mean in zip(pmfs, steps, means, strict=True)
     ]
-    slopes = _SLOPES / max(math.sqrt(max(counts @ variances)), 1.0)
+    deviation, reach = max(math.sqrt(max(counts @ variances)), 1.0), max(max(-step[0], step[-1]) for step in steps)
+    slopes = np.concatenate([_SLOPES / deviation, _SLOPES / reach])  # for losses near a normal law, and for rare ones
     ends = []
     for side, sign in ((-1, 1), (0, -1)):  # Chernoff's bound, and the support itself
         cumulants = [_cumulants(pmf, step, sign * slopes) for pmf, step in zip(pmfs, steps, strict=True)]

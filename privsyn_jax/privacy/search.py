@@ -61,21 +61,15 @@ def smallest_noise(epsilon_at: Callable[[float, float], float], target: float, g
     return _fallback(lambda log_noise: excess(log_noise, FINE), coarse)
 
 
-def subsampled_guess(sampling_rate: float, num_steps: int, equivalent_noise: float) -> float:
-    """Noise multiplier at which `num_steps` sampled steps weigh about as much as one Gaussian release.
-
-    Source: Dong et al. 2019, "Gaussian Differential Privacy", Corollary 5.4 (central limit).
-    """
-    return schedule_guess([(sampling_rate, 1.0, num_steps)], equivalent_noise)
-
-
 def schedule_guess(levels: Sequence[tuple[float, float, int]], equivalent_noise: float) -> float:
     """The scale at which the steps of all levels weigh about as much as one Gaussian release; at least 0.3.
 
-    Solves sum over levels of count q^2 (exp(1 / (scale r)^2) - 1) = 1 / equivalent_noise^2; see `subsampled_guess`.
+    Solves sum over levels of count q^2 (exp(1 / (scale r)^2) - 1) = 1 / equivalent_noise^2.
 
     Args:
       levels: (sampling rate q, relative noise r, count) each.
+
+    Source: Dong et al. 2019, "Gaussian Differential Privacy", Corollary 5.4 (central limit).
     """
     goal = 1.0 / equivalent_noise**2
 

@@ -49,8 +49,10 @@ def _distribution(event: Event):
     if kind == "laplace":
         return pld.from_laplace_mechanism(noise, **grid)
     if kind == "discrete_gaussian":
-        return pld.from_discrete_gaussian_mechanism(noise * sensitivity, sensitivity=sensitivity, **grid)
+        dots = {"sensitivity": sensitivity, "use_connect_dots": True}
+        return pld.from_discrete_gaussian_mechanism(noise * sensitivity, **dots, **grid)
     if kind == "discrete_laplace":
-        return pld.from_discrete_laplace_mechanism(1 / (noise * sensitivity), sensitivity=sensitivity, **grid)
+        dots = {"sensitivity": sensitivity, "use_connect_dots": True}
+        return pld.from_discrete_laplace_mechanism(1 / (noise * sensitivity), **dots, **grid)
     parameters = common.DifferentialPrivacyParameters(event["epsilon"], event.get("delta", 0.0))
     return pld.from_privacy_parameters(parameters, **grid)
