@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec
-from privsyn_jax.privacy.guard import Private
 
 from privsyn_jax.plan import Plan
+from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.sampling import exact_sampling_rate
 from privsyn_jax.privacy.schedules import Level

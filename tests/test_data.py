@@ -16,6 +16,7 @@ from privsyn_jax.data.schema_check import check_schema
 from privsyn_jax.data.source import Published, check_published, hash_rows
 from privsyn_jax.data.split import held_out, split_rows
 from privsyn_jax.data.validate import conform, to_file_frame
+from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.types import Column, Schema, UserError
 
@@ -35,6 +36,11 @@ SCHEMA = Schema(
     num_records=NUM_ROWS,
     target="smoker",
 )
+
+
+def opened(private):
+    """What a wrapper holds, paid for."""
+    return private.open(Ledger().charge("test", "all", "test", {"kind": "pure", "epsilon": 1.0, "count": 1}))
 
 
 def texts(**changes):
@@ -306,8 +312,8 @@ def test_every_format_gives_the_same_records(tmp_path, name):
     records = DATASETS["csv"].load(data, schema)
     assert schema.num_records == round(NUM_ROWS * 0.7)
     expected_train, expected_test = split_rows(conformed(texts())[0], 0.3)
-    pd.testing.assert_frame_equal(records.train, expected_train)
-    pd.testing.assert_frame_equal(records.test, expected_test)
+    pd.testing.assert_frame_equal(opened(records.train), expected_train)
+    pd.testing.assert_frame_equal(opened(records.test), expected_test)
 
 
 def test_a_table_of_its_own_can_be_held_out(tmp_path):
@@ -315,8 +321,8 @@ def test_a_table_of_its_own_can_be_held_out(tmp_path):
     data = DataSettings(path=paths[0], test_path=paths[1], schema=write_schema(tmp_path))
     schema = DATASETS["csv"].read_schema(data)
     records = DATASETS["csv"].load(data, schema)
-    assert (schema.num_records, len(records.train), len(records.test)) == (NUM_ROWS,) * 3
-    assert records.clamped == {"age": 2}
+    assert (schema.num_records, len(opened(records.train)), len(opened(records.test))) == (NUM_ROWS,) * 3
+    assert opened(records.clamped) == {"age": 2}
     write_table(tmp_path / "b.csv", texts(age="20"))
     assert DATASETS["csv"].load(data, schema).content_hash != records.content_hash
 
@@ -383,10 +389,10 @@ def test_rand_hie_is_the_recoded_published_table():
     data = DataSettings(name="rand_hie")
     schema = DATASETS["rand_hie"].read_schema(data)
     records = DATASETS["rand_hie"].load(data, schema)
-    assert len(records.train) + len(records.test) == 20190
-    assert abs(len(records.train) / schema.num_records - 1) < 0.02
-    assert records.clamped == {} and schema.privacy_unit == "person-year"
-    whole = pd.concat([records.train, records.test])
+    assert len(opened(records.train)) + len(opened(records.test)) == 20190
+    assert abs(len(opened(records.train)) / schema.num_records - 1) < 0.02
+    assert opened(records.clamped) == {} and schema.privacy_unit == "person-year"
+    whole = pd.concat([opened(records.train), opened(records.test)])
     assert round(whole["any_visit"].mean(), 4) == 0.6876
     shares = whole["health"].value_counts(normalize=True).round(4)
     assert shares.to_dict() == {"excellent": 0.5458, "good": 0.362, "fair": 0.0773, "poor": 0.015}
@@ -439,8 +445,8 @@ def test_other_adult_rows_than_the_published_are_refused(tmp_path, monkeypatch):
     rows = {name: adult.read_rows(str(tmp_path), name) for name in ("adult.data", "adult.test")}
     monkeypatch.setattr(adult, "PUBLISHED", {n: Published(len(r), hash_rows(r)) for n, r in rows.items()})
     records = adult.load(data, schema)
-    assert (len(records.train), len(records.test)) == (120, 110)
-    assert records.train.loc[0, ["age", "native-country", "income"]].tolist() == [39, "?", "<=50K"]
+    assert (len(opened(records.train)), len(opened(records.test))) == (120, 110)
+    assert opened(records.train).loc[0, ["age", "native-country", "income"]].tolist() == [39, "?", "<=50K"]
     (tmp_path / "adult.test").write_text(f"{ADULT_LINE}.\n" * 109 + ADULT_LINE.replace("39", "40"))
     with pytest.raises(UserError, match="other content"):
         adult.load(data, schema)
@@ -455,12 +461,12 @@ def test_adult_loads_from_its_original_files(split, num_records, adult_dir):
     schema = DATASETS["adult"].read_schema(data)
     records = DATASETS["adult"].load(data, schema)
     assert schema.num_records == num_records
-    assert len(records.train) + len(records.test) == 48842
-    assert abs(len(records.train) / num_records - 1) < 0.02
-    whole = pd.concat([records.train, records.test])
+    assert len(opened(records.train)) + len(opened(records.test)) == 48842
+    assert abs(len(opened(records.train)) / num_records - 1) < 0.02
+    whole = pd.concat([opened(records.train), opened(records.test)])
     assert (whole["income"] == ">50K").sum() == 7841 + 3846
     assert (whole["workclass"] == "?").sum() == 1836 + 963
-    assert records.clamped == {} and not whole.isna().any().any()
+    assert opened(records.clamped) == {} and not whole.isna().any().any()
 
 
 def test_recoding_rand_hie_reads_the_three_indicators():

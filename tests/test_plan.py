@@ -6,7 +6,8 @@ import math
 import pytest
 
 from privsyn_jax.plan import CATEGORY_DELTA_SHARE, Plan, make_plan
-from privsyn_jax.privacy.accounting import epsilon_of, gaussian_noise_multiplier
+from privsyn_jax.privacy.accounting import epsilon_of
+from privsyn_jax.privacy.search import gaussian_noise_multiplier
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.types import Column, Schema, UserError
 
@@ -24,7 +25,7 @@ def plan_for(privacy, *columns, num_records=NUM_RECORDS, **sections) -> Plan:
 
 
 def spent(plan: Plan) -> float:
-    return epsilon_of([*plan.release_events, plan.training_event], plan.delta)
+    return epsilon_of([*plan.release_events, *plan.training_events], plan.delta)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_given_noise_multiplier_is_used_and_epsilon_computed(noise_multiplier,
     plan = plan_for(
         {"epsilon": None, "noise_multiplier": noise_multiplier, **budget}, **(PUBLIC_EDGES if budget else {})
     )
-    assert plan.noise_multiplier == noise_multiplier
+    assert plan.levels[0].noise_multiplier == noise_multiplier
     assert plan.epsilon == pytest.approx(spent(plan), rel=1e-9)
     for release in plan.releases:  # the shares are of the epsilon that comes out
         whole = release.noise_multiplier * math.sqrt(release.share)
@@ -82,6 +83,12 @@ def test_with_public_edges_the_marginals_pay_for_their_histogram():
     assert plan.category_delta == 0.0
 
 
+def test_nothing_is_bought_for_a_generator_that_has_no_use_for_it():
+    plan = plan_for({"epsilon": math.inf}, model={"name": "tvae"})
+    assert [release.name for release in plan.releases] == ["histograms"]
+    assert plan.training_share == pytest.approx(0.95)
+
+
 def test_one_column_has_no_pairs_to_pay_for():
     assert [release.name for release in plan_for({"epsilon": math.inf}, NUMBER).releases] == ["histograms"]
 
@@ -101,7 +108,7 @@ def test_a_delta_that_lets_a_record_out_is_warned_of(delta, warns):
 @pytest.mark.parametrize(("privacy", "l2_clip_norm"), [({"epsilon": math.inf}, 1.0), ({"enabled": False}, math.inf)])
 def test_without_privacy_there_is_no_noise_and_a_warning(privacy, l2_clip_norm):
     plan = plan_for(privacy, NUMBER, KNOWN, UNKNOWN)
-    assert plan.noise_multiplier == 0.0 and plan.l2_clip_norm == l2_clip_norm
+    assert not plan.has_noise and plan.levels[0].l2_clip_norm == l2_clip_norm
     assert plan.releases and all(release.noise_multiplier == 0.0 for release in plan.releases)
     assert plan.epsilon == math.inf and spent(plan) == math.inf
     assert any(warning.startswith("NOT PRIVATE") for warning in plan.warnings)
@@ -114,14 +121,12 @@ def test_seeded_noise_is_warned_of():
 
 def test_the_sampling_rate_is_the_one_that_the_device_draws():
     plan = plan_for({"epsilon": math.inf}, training={"expected_batch_size": 333})
-    assert (plan.sampling_rate * 2**32).is_integer() and plan.sampling_rate <= 333 / NUM_RECORDS
+    rate = plan.levels[0].sampling_rate
+    assert (rate * 2**32).is_integer() and rate <= 333 / NUM_RECORDS
     assert plan.expected_batch_size == 333.0
-    assert plan.training_event == {
-        "kind": "poisson_gaussian",
-        "sampling_rate": plan.sampling_rate,
-        "noise_multiplier": 0.0,
-        "count": plan.num_steps,
-    }
+    assert plan.training_events == [
+        {"kind": "poisson_gaussian", "sampling_rate": rate, "noise_multiplier": 0.0, "count": plan.num_steps}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -319,10 +319,11 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
     codes = rng.integers(0, 3, (500, 3)).astype(np.int32)
     counts = [np.bincount(column, minlength=3).astype(float) for column in codes.T]
     one_way = OneWay(counts, [np.full(3, 1.0)] * 3) if bought_before else None
-    marginals = dp_sgd.buy_marginals(codes, (3, 3, 3), one_way, plan=plan, ledger=ledger, noise=HostNoise(0))
+    records = Private(codes)
+    marginals = dp_sgd.buy_marginals(records, (3, 3, 3), one_way, plan=plan, ledger=ledger, noise=HostNoise(0))
     assert marginals is not None
     names = ["pair scores", "pair marginals"] if bought_before else ["histograms", "pair scores", "pair marginals"]
-    assert [entry.name for entry in ledger.entries] == names
+    assert [entry.name for entry in ledger.entries] == [look.charged_as for look in records.openings] == names
     for entry in ledger.entries:
         release = plan.release(entry.name)
         assert release is not None and entry.event["noise_multiplier"] == release.noise_multiplier
@@ -333,7 +334,7 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
 
 def test_without_a_budget_no_marginals_are_bought():
     ledger = Ledger()
-    codes = np.zeros((5, 2), np.int32)
+    codes = Private(np.zeros((5, 2), np.int32))
     plan = small_plan(releases=())
     assert dp_sgd.buy_marginals(codes, (2, 2), None, plan=plan, ledger=ledger, noise=HostNoise(0)) is None
     assert ledger.entries == ()

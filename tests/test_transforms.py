@@ -15,6 +15,7 @@ from privsyn_jax.data.schema_check import check_schema
 from privsyn_jax.data.validate import conform
 from privsyn_jax.learn import fit_transform
 from privsyn_jax.plan import make_plan
+from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import settings_from_dict
@@ -432,5 +433,5 @@ def test_categories_too_rare_to_buy_are_an_error_after_their_charge():
     settings = settings_from_dict({"training": {"expected_batch_size": 10, "num_steps": 5}})
     ledger = Ledger()
     with pytest.raises(UserError, match=r"no value of column 'x' is frequent enough"):
-        fit_transform(frame, schema, make_plan(settings, schema), settings, ledger, HostNoise(seed=0))
-    assert [entry.name for entry in ledger.entries] == ["categories", "categories held by one record"]
+        fit_transform(Private(frame), schema, make_plan(settings, schema), settings, ledger, HostNoise(seed=0))
+    assert [entry.name for entry in ledger.entries] == ["categories held by one record", "categories"]

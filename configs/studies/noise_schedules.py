@@ -48,7 +48,7 @@ def get_config(arg=None):
     config.seeds = (0, 1, 2, 3, 4)
     config.metrics = ("logistic_regression_auc", "boosting_auc", "pairwise_total_variation", "mean_emd")
     config.tuning = {
-        "grid": {"privacy/l2_clip_norm": (1.0, 10.0), "training/learning_rate": (6e-3, 1e-2, 2e-2)},
+        "grid": {"privacy/l2_clip_norm": (1.0, 20.0), "training/learning_rate": (1e-2, 2e-2, 4e-2)},
         "seeds": (100, 101),
         "metric": "logistic_regression_auc",
     }

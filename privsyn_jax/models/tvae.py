@@ -7,7 +7,9 @@ Conditional GAN", section 4.5.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,7 +18,6 @@ import numpy as np
 
 from privsyn_jax.types import Generator
 
-_NEVER = -1e9  # logit of a code that the column does not have
 _BLOCK = 1024  # records decoded at once
 
 
@@ -67,20 +68,38 @@ def make(
       kl_weight: of the divergence from N(0, I) against the reconstruction (beta).
     """
     del column_order
-    for name, values in (("latent_dim", (latent_dim,)), ("hidden_dims", hidden_dims)):
-        if not values or any(not isinstance(value, int) or value < 1 for value in values):
-            raise ValueError(f"{name} {values!r} must hold whole numbers, at least 1")
-    if not kl_weight >= 0:
-        raise ValueError(f"kl_weight {kl_weight} must be 0 or more")
-    offsets = np.concatenate([[0], np.cumsum(cardinalities)[:-1]]).astype(np.int32)
-    num_codes = sum(cardinalities)
-    own = np.repeat(np.arange(len(cardinalities)), cardinalities)[None, :] == np.arange(len(cardinalities))[:, None]
-    encoder, decoder = Encoder(latent_dim, tuple(hidden_dims)), Decoder(num_codes, tuple(hidden_dims))
+    if not isinstance(latent_dim, int) or latent_dim < 1:
+        raise ValueError(f"latent_dim {latent_dim!r} must be a whole number, at least 1")
+    if not (
+        isinstance(hidden_dims, (tuple, list))
+        and hidden_dims
+        and all(isinstance(n, int) and n > 0 for n in hidden_dims)
+    ):
+        raise ValueError(f"hidden_dims {hidden_dims!r} must be a list of whole numbers, each at least 1, as in (128,)")
+    if not 0 <= kl_weight < math.inf:
+        raise ValueError(f"kl_weight {kl_weight} must be a finite number, 0 or more")
+    sizes = np.asarray(cardinalities)
+    offsets = (np.cumsum(sizes) - sizes).astype(np.int32)
+    num_codes = int(sizes.sum())
+    column_of_code = np.repeat(np.arange(len(sizes)), sizes)
+    own = (np.arange(len(sizes))[:, None] == column_of_code[None]).astype(np.float32)  # [d, S]
+    slots = np.arange(sizes.max())[None]  # of a column's codes, in a table [d, largest]; the last code fills a row
+    flat_codes = offsets[:, None] + np.minimum(slots, sizes[:, None] - 1)
+    encoder, decoder = Encoder(latent_dim, widths), Decoder(num_codes, widths)
 
-    def column_logits(params, latent):
-        """[d, S], impossible where a code belongs to another column."""
-        logits = decoder.apply({"params": params["private"]["decoder"]}, latent)
-        return jnp.where(own, logits[None], _NEVER)
+    def encode(params, one_hot) -> tuple[jax.Array, jax.Array]:
+        mean, log_variance = encoder.apply({"params": params["private"]["encoder"]}, one_hot)
+        return mean, log_variance
+
+    def decode(params, latent) -> jax.Array:
+        logits: Any = decoder.apply({"params": params["private"]["decoder"]}, latent)
+        return logits
+
+    def log_normalizers(logits):
+        """[d]: log-sum-exp of every column's logits. A product where a masked [d, S] table would be far slower."""
+        largest = jax.lax.stop_gradient(logits[flat_codes].max(axis=1))
+        scaled = jnp.exp(logits - largest[column_of_code])
+        return largest + jnp.log(jnp.matmul(own, scaled, precision=jax.lax.Precision.HIGHEST))
 
     def init(key):
         encoder_key, decoder_key = jax.random.split(key)
@@ -91,12 +110,10 @@ def make(
         return {"private": private, "public": {}}
 
     def private_loss(params, example, key):
-        codes = example + offsets
-        one_hot = jnp.zeros(num_codes).at[codes].set(1.0)
-        mean, log_variance = encoder.apply({"params": params["private"]["encoder"]}, one_hot)
-        latent = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, (latent_dim,))
-        log_probs = jax.nn.log_softmax(column_logits(params, latent), axis=-1)
-        nll = -jnp.take_along_axis(log_probs, codes[:, None], axis=1).sum()
+        one_hot = jnp.zeros(num_codes).at[example + offsets].set(1.0)
+        mean, log_variance = encode(params, one_hot)
+        logits = decode(params, mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, (latent_dim,)))
+        nll = log_normalizers(logits).sum() - jnp.sum(logits * one_hot)
         divergence = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
         return nll + kl_weight * divergence
 
@@ -104,23 +121,23 @@ def make(
     def sample_block(params, key):
         latent_key, code_key = jax.random.split(key)
         latents = jax.random.normal(latent_key, (_BLOCK, latent_dim))
-        logits = jax.vmap(column_logits, in_axes=(None, 0))(params, latents)
-        return jax.random.categorical(code_key, logits, axis=-1)
+        logits = jax.vmap(decode, in_axes=(None, 0))(params, latents)[:, flat_codes]
+        return jax.random.categorical(code_key, jnp.where(slots < sizes[:, None], logits, -jnp.inf), axis=-1)
 
     return Generator(
         init=init,
         private_loss=private_loss,
         public_loss=None,
         calibrate=None,
-        sample=functools.partial(_sample, sample_block, offsets),
+        sample=functools.partial(_sample, sample_block),
         exact_conditions=lambda columns: (),
     )
 
 
-def _sample(sample_block, offsets, params, key, num_samples, conditions=None):
+def _sample(sample_block, params, key, num_samples, conditions=None):
     """int32 [num_samples, d], drawn from the softmax; no column can be fixed."""
     if conditions:
         raise ValueError(f"columns {sorted(conditions)} cannot be fixed: meet conditions by rejection")
     params = jax.device_put(params)
     blocks = [sample_block(params, block_key) for block_key in jax.random.split(key, -(-num_samples // _BLOCK))]
-    return (np.concatenate(jax.device_get(blocks))[:num_samples] - offsets).astype(np.int32)
+    return np.concatenate(jax.device_get(blocks))[:num_samples].astype(np.int32)

@@ -240,7 +240,8 @@ def _windows(pmfs: Sequence[Pmf], counts: Array) -> tuple[list[int], Array, Arra
     variances = [
         float(pmf.probabilities @ np.square(step - mean)) for pmf, step, mean in zip(pmfs, steps, means, strict=True)
     ]
-    deviation, reach = max(math.sqrt(max(counts @ variances)), 1.0), max(max(-step[0], step[-1]) for step in steps)
+    deviation = max(math.sqrt(max(counts @ variances)), 1.0)
+    reach = max(max(-step[0], step[-1], 1) for step in steps)
     slopes = np.concatenate([_SLOPES / deviation, _SLOPES / reach])  # for losses near a normal law, and for rare ones
     ends = []
     for side, sign in ((-1, 1), (0, -1)):  # Chernoff's bound, and the support itself
