@@ -33,7 +33,7 @@ class Encoder(nn.Module):
         for width in self.hidden_dims:
             hidden = nn.gelu(nn.Dense(width)(hidden))
         small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
-        return jnp.split(nn.Dense(2 * self.latent_dim, kernel_init=small)(hidden), 2)
+        return tuple(jnp.split(nn.Dense(2 * self.latent_dim, kernel_init=small)(hidden), 2))
 
 
 class Decoder(nn.Module):
@@ -70,11 +70,8 @@ def make(
     del column_order
     if not isinstance(latent_dim, int) or latent_dim < 1:
         raise ValueError(f"latent_dim {latent_dim!r} must be a whole number, at least 1")
-    if not (
-        isinstance(hidden_dims, (tuple, list))
-        and hidden_dims
-        and all(isinstance(n, int) and n > 0 for n in hidden_dims)
-    ):
+    widths = tuple(hidden_dims) if isinstance(hidden_dims, Sequence) else ()
+    if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
         raise ValueError(f"hidden_dims {hidden_dims!r} must be a list of whole numbers, each at least 1, as in (128,)")
     if not 0 <= kl_weight < math.inf:
         raise ValueError(f"kl_weight {kl_weight} must be a finite number, 0 or more")
@@ -88,8 +85,8 @@ def make(
     encoder, decoder = Encoder(latent_dim, widths), Decoder(num_codes, widths)
 
     def encode(params, one_hot) -> tuple[jax.Array, jax.Array]:
-        mean, log_variance = encoder.apply({"params": params["private"]["encoder"]}, one_hot)
-        return mean, log_variance
+        posterior: Any = encoder.apply({"params": params["private"]["encoder"]}, one_hot)
+        return posterior
 
     def decode(params, latent) -> jax.Array:
         logits: Any = decoder.apply({"params": params["private"]["decoder"]}, latent)
