@@ -217,10 +217,10 @@ def _relative_levels(settings: Settings, schema: Schema) -> tuple[tuple[Level, .
     for length, noise, clip, size in zip(lengths, noises, clips, sizes, strict=True):
         expected = batch_size * size / mean_size
         if expected * num_groups > num_records and privacy.sampling == "poisson":
-            what = "its schedule reaches" if not schedule.is_constant else "it is"
+            grown = "" if schedule.is_constant else f" and grows to {expected:.6g}"
+            groups = f" for each of {num_groups} groups" if num_groups > 1 else ""
             raise UserError(
-                f"training.expected_batch_size is {batch_size} and {what} {expected * num_groups:.6g}"
-                f"{' over privacy.num_bands groups' if num_groups > 1 else ''}, more than num_records = {num_records} "
+                f"training.expected_batch_size is {batch_size}{grown}{groups}, more than num_records = {num_records} "
                 "in the schema: give a smaller batch"
             )
         rate = exact_sampling_rate(expected * num_groups, num_records)

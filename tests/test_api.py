@@ -13,6 +13,7 @@ import privsyn_jax
 from privsyn_jax import Run, Schema, UserError, api
 from privsyn_jax.data.dtypes import restore_dtypes
 from privsyn_jax.data.schema import schema_from_dict
+from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.types import Column
 
 NUM_ROWS = 300
@@ -129,7 +130,7 @@ def test_privacy_report_has_the_agreed_keys_and_keeps_the_target(run):
     assert privacy["delta"] == pytest.approx(NUM_ROWS**-1.1)
     names = [entry["name"] for entry in privacy["ledger"]]
     assert names == [
-        "categories", "categories held by one record", "histograms", "pair scores", "pair marginals", "training",
+        "categories held by one record", "categories", "histograms", "pair scores", "pair marginals", "training",
     ]  # fmt: skip
     assert all({"reads", "event", "epsilon_alone"} <= set(entry) for entry in privacy["ledger"])
     assert any("dtypes" in fact for fact in privacy["declared_public"])
@@ -241,7 +242,8 @@ def test_settings_are_those_of_a_config_and_the_table_is_left_alone(frame, no_le
     found, _, plan, checked = reached.value.args
     assert (checked.training.num_steps, checked.privacy.l2_clip_norm, checked.seed) == (7, 0.5, 3)
     assert plan.delta == 1e-4
-    assert list(found.columns) == list(SCHEMA["columns"])
+    receipt = Ledger().charge("test", "all", "test", {"kind": "pure", "epsilon": 1.0, "count": 1})
+    assert list(found.open(receipt).columns) == list(SCHEMA["columns"])
     assert settings == {"training": {"num_steps": 7}, "privacy": {"l2_clip_norm": 0.5}, "seed": 3}
     pd.testing.assert_frame_equal(frame, before)
 
@@ -275,7 +277,7 @@ def test_bad_arguments_are_one_sentence(frame, no_learning, change, message):
 
 
 def test_the_package_names_its_models_and_starts_no_jax_by_itself():
-    assert privsyn_jax.list_models() == ["autoregressive"]
+    assert privsyn_jax.list_models() == ["autoregressive", "tvae"]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         privsyn_jax.nothing  # noqa: B018
     check = "import sys, privsyn_jax; assert not {'jax', 'flax', 'pandas'} & set(sys.modules)"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Entry, Ledger, Receipt, check_charged
+from privsyn_jax.report import guarantee, privacy_markdown
 
 GAUSSIAN = {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1}
 STEPS = {"kind": "poisson_gaussian", "sampling_rate": 0.05, "noise_multiplier": 3.0, "count": 50}
@@ -167,3 +168,41 @@ def test_a_mechanism_must_report_what_it_was_charged_for():
     for made in ([], [GAUSSIAN, GAUSSIAN], [{**GAUSSIAN, "noise_multiplier": 4.1}]):
         with pytest.raises(RuntimeError, match="was charged, but the mechanism reports"):
             check_charged([GAUSSIAN], made)
+
+
+EVERY_KIND = [
+    GAUSSIAN,
+    STEPS,
+    {"kind": "laplace", "noise_multiplier": 10.0, "count": 2},
+    {"kind": "discrete_gaussian", "noise_multiplier": 5.0, "sensitivity": 3, "count": 1},
+    {"kind": "discrete_laplace", "noise_multiplier": 10.0, "sensitivity": 2, "count": 1},
+    {"kind": "exponential", "epsilon": 0.05, "count": 3},
+    {"kind": "pure", "epsilon": 0.1, "count": 1},
+    {"kind": "approximate", "epsilon": 0.02, "delta": 1e-7, "count": 1},
+]
+RENYI_KINDS = [
+    {"kind": "select", "events": [GAUSSIAN, STEPS], "mean": 3.0, "shape": 0.5, "count": 1},
+    {"kind": "select", "events": [GAUSSIAN], "mean": 3.0, "shape": "poisson", "count": 1},
+    {"kind": "renyi", "order": 6.5, "epsilon": 0.2, "count": 1},
+]
+
+
+@pytest.mark.parametrize("more", [[], RENYI_KINDS[:2], RENYI_KINDS[2:]])
+def test_the_printed_code_recomputes_every_kind(more, tmp_path, monkeypatch, capsys):
+    ledger = charged(*EVERY_KIND, *more)
+    report = {"private": True, "epsilon": ledger.epsilon(1e-5), "delta": 1e-5, "ledger": ledger.to_list()}
+    (tmp_path / "privacy_report.json").write_text(json.dumps(report))
+    monkeypatch.chdir(tmp_path)
+    text = privacy_markdown(report)
+    exec(compile(text.partition("```python\n")[2].partition("```")[0], "privacy_report.md", "exec"), {})
+    assert float(capsys.readouterr().out) == pytest.approx(report["epsilon"], rel=1e-3)
+    assert ("cross-check" in text) == (not more)
+
+
+def test_every_kind_has_words_for_the_report():
+    for event in [*EVERY_KIND, *RENYI_KINDS]:
+        words = guarantee.mechanism_words({"event": event})
+        assert words and words != event["kind"].replace("_", " ")
+        assert "{" not in guarantee.noise_words(event)
+    ledger = charged(*EVERY_KIND)
+    assert ledger.epsilon(1e-5) < ledger.epsilon_rdp(1e-5)

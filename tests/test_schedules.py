@@ -154,7 +154,7 @@ def test_a_batch_that_grows_past_the_table_is_refused():
         "privacy": {"schedule": {"batch": "linear", "batch_final": 9.0}},
         "training": {"expected_batch_size": 15_000},
     }
-    with pytest.raises(UserError, match=r"training\.expected_batch_size is 15000 and its schedule reaches"):
+    with pytest.raises(UserError, match=r"training\.expected_batch_size is 15000 and grows to"):
         make_plan(settings_from_dict(sections), SCHEMA)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -45,13 +45,14 @@ def paired(contestant: Sequence[float], baseline: Sequence[float]) -> Paired:
     if spread == 0:
         certain = 1.0 if mean == 0 else 0.0
         return Paired(mean, mean, mean, certain, certain, math.copysign(math.inf, mean) if mean else 0.0)
+    signed_rank: Any = stats.wilcoxon(differences)
     half = stats.t.ppf(0.975, count - 1) * spread / math.sqrt(count)
     return Paired(
         float(mean),
         float(mean - half),
         float(mean + half),
         float(stats.ttest_rel(contestant, baseline).pvalue),
-        float(stats.wilcoxon(differences).pvalue),
+        float(signed_rank.pvalue),
         float(mean / spread),
     )
 

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
-from scipy import fft
+from scipy.fft import next_fast_len
 from scipy.signal import lfilter
 from scipy.special import erfcx, expit, log_ndtr, ndtr
 
 MAX_POINTS = 2**23  # of one distribution
 _TAIL = 1e-15  # mass of a composition, at each end, that is moved to infinity or wrapped to larger losses
 _REACH = 10.0  # standard deviations of Gaussian noise that the grid covers: 1e-23 beyond are moved to infinity
-_SLOPES = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 16.0, 32.0])  # of Chernoff bounds, relative
+_SLOPES = np.array([0.5, 2.0, 4.0, 6.0, 8.0, 12.0])  # of Chernoff bounds for many losses, per standard deviation
+_RARE_SLOPES = np.array([8.0, 24.0])  # for few losses, per largest loss
 _HUGE = 1e100  # more noise, or a smaller sampling rate, counts as this much
 _SMOOTH = 1e6  # discrete Gaussian noise from here on is summed by the midpoint rule
 
@@ -119,14 +120,13 @@ def discrete_gaussian(noise_multiplier: float, sensitivity: int, grid: float) ->
         first = -math.ceil(_REACH * sigma) - sensitivity
         weights = np.exp(-0.5 * np.square(np.arange(first, 1 - first) / sigma))
         cumulated, slack = np.cumsum(weights / weights.sum()), math.exp(-(_REACH**2) / 2)
-
-        def cdf(x):
-            return np.where(x < first, 0.0, cumulated[np.clip(x - first, 0, len(cumulated) - 1).astype(int)])
     else:  # the midpoint rule is off by at most max |second derivative of the cdf| / 24 on either side
-        slack = 0.25 / sigma**2
+        first, cumulated, slack = 0, None, 0.25 / sigma / sigma
 
-        def cdf(x):
+    def cdf(x):
+        if cumulated is None:
             return ndtr((x + 0.5) / sigma)
+        return np.where(x < first, 0.0, cumulated[np.clip(x - first, 0, len(cumulated) - 1).astype(int)])
 
     def delta(t):
         x = np.floor(-0.5 * sensitivity - t * noise_multiplier * sigma)
@@ -191,19 +191,19 @@ def compose(pmfs: Sequence[Pmf], rows: Sequence[Sequence[int]], grid: float) -> 
     counts = np.asarray(rows, dtype=float)
     centres, starts, stops = _windows(pmfs, counts)
     size = max(int(max(stops - starts)) + 1, max(len(pmf.probabilities) for pmf in pmfs))
-    size = fft.next_fast_len(size, real=True)
+    size = cast(int, next_fast_len(size, real=True))
     logs = np.zeros((len(rows), size // 2 + 1), dtype=complex)
     for pmf, centre, column in zip(pmfs, centres, counts.T, strict=True):
         wrapped = np.zeros(size)
         wrapped[: len(pmf.probabilities)] = pmf.probabilities
-        spectrum = fft.rfft(np.roll(wrapped, pmf.lower - centre))  # around its mean: the phase stays small
+        spectrum = np.fft.rfft(np.roll(wrapped, pmf.lower - centre))  # around its mean: the phase stays small
         log = np.log(np.where(spectrum == 0, 1e-300, spectrum))
         for row in np.flatnonzero(column):
             logs[row] += column[row] * log
     found = []
     for log, row, start, stop in zip(logs, rows, starts.tolist(), stops.tolist(), strict=True):
         mean = sum(int(count) * centre for count, centre in zip(row, centres, strict=True))
-        probabilities = np.roll(fft.irfft(np.exp(log), size), mean - start)[: stop - start + 1]
+        probabilities = np.roll(np.fft.irfft(np.exp(log), size), mean - start)[: stop - start + 1]
         finite = sum(count * math.log1p(-min(pmf.infinity, 1 - 1e-16)) for count, pmf in zip(row, pmfs, strict=True))
         found.append(Pmf(start, np.maximum(probabilities, 0.0), _TAIL - math.expm1(finite)))
     return found
@@ -235,19 +235,19 @@ def delta(pmf: Pmf, epsilon: float, grid: float) -> float:
 
 def _windows(pmfs: Sequence[Pmf], counts: Array) -> tuple[list[int], Array, Array]:
     """Mean loss of each pmf, and per row of counts the steps between which all but 2e-15 of the total loss lies."""
-    steps = [pmf.lower + np.arange(len(pmf.probabilities)) for pmf in pmfs]
+    steps = [np.arange(pmf.lower, pmf.lower + len(pmf.probabilities), dtype=float) for pmf in pmfs]
     means = [round(float(pmf.probabilities @ step)) for pmf, step in zip(pmfs, steps, strict=True)]
     variances = [
         float(pmf.probabilities @ np.square(step - mean)) for pmf, step, mean in zip(pmfs, steps, means, strict=True)
     ]
     deviation = max(math.sqrt(max(counts @ variances)), 1.0)
-    reach = max(max(-step[0], step[-1], 1) for step in steps)
-    slopes = np.concatenate([_SLOPES / deviation, _SLOPES / reach])  # for losses near a normal law, and for rare ones
+    reach = max(max(-step[0], step[-1], 1.0) for step in steps)
+    slopes = np.concatenate([_SLOPES / deviation, _RARE_SLOPES / reach])
     ends = []
     for side, sign in ((-1, 1), (0, -1)):  # Chernoff's bound, and the support itself
         cumulants = [_cumulants(pmf, step, sign * slopes) for pmf, step in zip(pmfs, steps, strict=True)]
         chernoff = np.min((counts @ np.array(cumulants) - math.log(_TAIL)) / slopes, axis=1)
-        ends.append(np.minimum(np.ceil(chernoff), counts @ [sign * float(step[side]) for step in steps]))
+        ends.append(np.minimum(np.ceil(chernoff), counts @ [sign * step[side] for step in steps]))
     if np.max(ends[0] + ends[1]) > MAX_POINTS:
         raise TooWide
     return means, -ends[1].astype(int), ends[0].astype(int)

@@ -36,7 +36,7 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
 
     delta -= _set_aside(events)
     orders = _orders(events)
-    return float(rdp.compute_epsilon(orders, _total(events, orders), delta)[0]) if delta > 0 else math.inf
+    return float(rdp.compute_epsilon(orders, _total(events, orders).tolist(), delta)[0]) if delta > 0 else math.inf
 
 
 def delta(events: Sequence[Event], epsilon: float) -> float:
@@ -44,7 +44,7 @@ def delta(events: Sequence[Event], epsilon: float) -> float:
     from dp_accounting.rdp import rdp_privacy_accountant as rdp
 
     orders = _orders(events)
-    return min(1.0, float(rdp.compute_delta(orders, _total(events, orders), epsilon)[0]) + _set_aside(events))
+    return min(1.0, float(rdp.compute_delta(orders, _total(events, orders).tolist(), epsilon)[0]) + _set_aside(events))
 
 
 def budget(before: Sequence[Event], order: float, epsilon: float, delta: float) -> float:
@@ -107,7 +107,9 @@ def _dp_event(event: Event):
     if kind == "laplace":
         return dp.LaplaceDpEvent(event["noise_multiplier"])
     if kind == "select":
-        trial = [dp.SelfComposedDpEvent(_dp_event(part), int(part["count"])) for part in event["events"]]
+        trial: list[dp.DpEvent] = [
+            dp.SelfComposedDpEvent(_dp_event(part), int(part["count"])) for part in event["events"]
+        ]
         shape = math.inf if event["shape"] == "poisson" else event["shape"]
         return dp.dp_event.RepeatAndSelectDpEvent(dp.ComposedDpEvent(trial), event["mean"], shape)
     epsilon = 1 / event["noise_multiplier"] if kind == "discrete_laplace" else event["epsilon"]

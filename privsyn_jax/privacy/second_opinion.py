@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.accounting import Event
@@ -42,17 +43,21 @@ def _distribution(event: Event):
     from dp_accounting.pld import common
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    kind, noise, sensitivity = event["kind"], event.get("noise_multiplier"), event.get("sensitivity")
-    grid = {"value_discretization_interval": _GRID}
+    kind, noise = event["kind"], event.get("noise_multiplier", 0.0)
+    more: Any = {
+        "sensitivity": event.get("sensitivity"),
+        "use_connect_dots": True,
+        "value_discretization_interval": _GRID,
+    }
     if kind in ("gaussian", "poisson_gaussian"):
-        return pld.from_gaussian_mechanism(noise, sampling_prob=event.get("sampling_rate", 1.0), **grid)
+        return pld.from_gaussian_mechanism(
+            noise, sampling_prob=event.get("sampling_rate", 1.0), value_discretization_interval=_GRID
+        )
     if kind == "laplace":
-        return pld.from_laplace_mechanism(noise, **grid)
+        return pld.from_laplace_mechanism(noise, value_discretization_interval=_GRID)
     if kind == "discrete_gaussian":
-        dots = {"sensitivity": sensitivity, "use_connect_dots": True}
-        return pld.from_discrete_gaussian_mechanism(noise * sensitivity, **dots, **grid)
+        return pld.from_discrete_gaussian_mechanism(noise * more["sensitivity"], **more)
     if kind == "discrete_laplace":
-        dots = {"sensitivity": sensitivity, "use_connect_dots": True}
-        return pld.from_discrete_laplace_mechanism(1 / (noise * sensitivity), **dots, **grid)
+        return pld.from_discrete_laplace_mechanism(1 / (noise * more["sensitivity"]), **more)
     parameters = common.DifferentialPrivacyParameters(event["epsilon"], event.get("delta", 0.0))
-    return pld.from_privacy_parameters(parameters, **grid)
+    return pld.from_privacy_parameters(parameters, value_discretization_interval=_GRID)

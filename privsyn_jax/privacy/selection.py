@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from privsyn_jax.privacy.accounting import Event, find_root
+from privsyn_jax.privacy.accounting import Event
 from privsyn_jax.privacy.ledger import Ledger, Receipt
 from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.privacy.search import find_root
 
 Candidate = TypeVar("Candidate")
 POISSON = "poisson"

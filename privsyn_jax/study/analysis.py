@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import pandas as pd
 from matplotlib.figure import Figure
 
 from privsyn_jax.evaluation.statistics import holm, paired
@@ -19,31 +18,42 @@ _COLOURS = {"better": "#0b6bb8", "worse": "#d55e00", "open": "#5b6770"}
 _SIGNIFICANT = 0.05
 
 
-def compare(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Every contestant against the baseline, paired by seed; p-values adjusted within (model, epsilon, metric)."""
+Row = dict[str, Any]
+
+
+def compare(runs: Sequence[Row], study: Study) -> list[Row]:
+    """Every contestant against the baseline, paired by seed; p-values adjusted within (model, epsilon, metric).
+
+    Args:
+      runs: as `runs.compete` returns them.
+    """
+    found = {(row["model"], row["epsilon"], row["contestant"], row["seed"]): row for row in runs}
+    others = [name for name in study.contestants if name != study.baseline]
     rows = []
     for model, epsilon, metric in itertools.product(study.models, study.epsilons, study.metrics):
-        cell = frame[(frame["model"] == model) & (frame["epsilon"] == epsilon)]
-        values = cell.pivot(index="seed", columns="contestant", values=metric)
-        others = [name for name in study.contestants if name != study.baseline]
-        results = [paired(values[name].tolist(), values[study.baseline].tolist()) for name in others]
+        values = {
+            name: [float(found[model, epsilon, name, seed][metric]) for seed in study.seeds]
+            for name in study.contestants
+        }
+        results = [paired(values[name], values[study.baseline]) for name in others]
         adjusted = holm([result.p_value for result in results])
         for name, result, p_holm in zip(others, results, adjusted, strict=True):
             rows.append(
                 {
                     "model": model, "epsilon": epsilon, "metric": metric, "contestant": name,
-                    "baseline": float(values[study.baseline].mean()), "value": float(values[name].mean()),
+                    "baseline": math.fsum(values[study.baseline]) / len(study.seeds),
+                    "value": math.fsum(values[name]) / len(study.seeds),
                     "difference": result.mean, "low": result.low, "high": result.high, "p_value": result.p_value,
                     "p_holm": p_holm, "wilcoxon": result.wilcoxon, "effect": result.effect,
-                    "num_seeds": len(values),
+                    "num_seeds": len(study.seeds),
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    return rows
 
 
-def markdown(comparison: pd.DataFrame, study: Study, tuned: Mapping[tuple[str, float], Mapping[str, Any]]) -> str:
+def markdown(comparison: Sequence[Row], study: Study, tuned: Mapping[tuple[str, float], Mapping[str, Any]]) -> str:
     """One table per metric: contestants down, models and epsilons across; differences in units of the metric."""
-    count = int(comparison["num_seeds"].max())
+    count = len(study.seeds)
     blocks = [
         f"Differences to the baseline `{study.baseline}` at equal (epsilon, delta), mean over {count} seeds, ± half of "
         "the 95 % interval (paired t). **Bold**: significant at 5 % after Holm's correction over a column.",
@@ -59,25 +69,27 @@ def markdown(comparison: pd.DataFrame, study: Study, tuned: Mapping[tuple[str, f
             + "."
         )
     for metric in study.metrics:
-        part = comparison[comparison["metric"] == metric]
         cells = list(itertools.product(study.models, study.epsilons))
         lines = [
             f"### {metric.replace('_', ' ')}",
             "",
             "| | " + " | ".join(f"{model}, epsilon {epsilon:g}" for model, epsilon in cells) + " |",
             "|---" * (len(cells) + 1) + "|",
-            "| " + " | ".join([f"`{study.baseline}` itself", *(_baseline(part, cell) for cell in cells)]) + " |",
+            "| "
+            + " | ".join([f"`{study.baseline}` itself", *(_itself(comparison, metric, cell) for cell in cells)])
+            + " |",
         ]
         for name in study.contestants:
             if name != study.baseline:
-                lines.append("| " + " | ".join([name, *(_cell(part, cell, name) for cell in cells)]) + " |")
+                lines.append(
+                    "| " + " | ".join([name, *(_cell(comparison, metric, cell, name) for cell in cells)]) + " |"
+                )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
-def figure(comparison: pd.DataFrame, study: Study, folder: Path) -> list[Path]:
+def figure(comparison: Sequence[Row], study: Study, folder: Path) -> list[Path]:
     """The first metric's differences with their intervals, a panel for every model and epsilon; PNG and SVG."""
-    part = comparison[comparison["metric"] == study.metrics[0]]
     names = [name for name in study.contestants if name != study.baseline]
     rows, columns = len(study.models), len(study.epsilons)
     with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9}):
@@ -85,9 +97,9 @@ def figure(comparison: pd.DataFrame, study: Study, folder: Path) -> list[Path]:
         axes = drawing.subplots(rows, columns, sharey=True, sharex="row", squeeze=False)
         for (row, model), (column, epsilon) in itertools.product(enumerate(study.models), enumerate(study.epsilons)):
             panel = axes[row][column]
-            found = part[(part["model"] == model) & (part["epsilon"] == epsilon)].set_index("contestant").loc[names]
             panel.axvline(0, color="#24292f", linewidth=0.8)
-            for place, (_, entry) in enumerate(found.iterrows()):
+            for place, name in enumerate(names):
+                entry = _find(comparison, study.metrics[0], (model, epsilon), name)
                 verdict = "open"
                 if entry["p_holm"] < _SIGNIFICANT:
                     verdict = "better" if entry["difference"] > 0 else "worse"
@@ -111,26 +123,34 @@ def figure(comparison: pd.DataFrame, study: Study, folder: Path) -> list[Path]:
     return paths
 
 
-def _baseline(part: pd.DataFrame, cell: tuple[str, float]) -> str:
-    found = part[(part["model"] == cell[0]) & (part["epsilon"] == cell[1])]
-    return f"{found['baseline'].iloc[0]:.4f}"
-
-
-def _cell(part: pd.DataFrame, cell: tuple[str, float], name: str) -> str:
-    found = part[(part["model"] == cell[0]) & (part["epsilon"] == cell[1]) & (part["contestant"] == name)].iloc[0]
-    text = f"{found['difference']:+.4f} ± {(found['high'] - found['low']) / 2:.4f}"
-    return f"**{text}**" if found["p_holm"] < _SIGNIFICANT and math.isfinite(found["difference"]) else text
-
-
-def summary(comparison: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+def summary(comparison: Sequence[Row], metrics: Sequence[str]) -> list[str]:
     """One line per metric: how many comparisons came out significant, and which."""
     lines = []
     for metric in metrics:
-        part = comparison[comparison["metric"] == metric]
-        clear = part[part["p_holm"] < _SIGNIFICANT]
+        part = [row for row in comparison if row["metric"] == metric]
+        clear = [row for row in part if row["p_holm"] < _SIGNIFICANT]
         names = ", ".join(
-            f"{row.contestant} ({row.model}, epsilon {row.epsilon:g}: {row.difference:+.4f})"
-            for row in clear.itertuples()
+            f"{row['contestant']} ({row['model']}, epsilon {row['epsilon']:g}: {row['difference']:+.4f})"
+            for row in clear
         )
         lines.append(f"{metric}: {len(clear)} of {len(part)} comparisons significant{': ' + names if names else ''}")
     return lines
+
+
+def _find(comparison: Sequence[Row], metric: str, cell: tuple[str, float], name: str | None = None) -> Row:
+    """The row of a contestant, or any of the cell."""
+    return next(
+        row
+        for row in comparison
+        if (row["metric"], row["model"], row["epsilon"]) == (metric, *cell) and name in (None, row["contestant"])
+    )
+
+
+def _itself(comparison: Sequence[Row], metric: str, cell: tuple[str, float]) -> str:
+    return f"{_find(comparison, metric, cell)['baseline']:.4f}"
+
+
+def _cell(comparison: Sequence[Row], metric: str, cell: tuple[str, float], name: str) -> str:
+    found = _find(comparison, metric, cell, name)
+    text = f"{found['difference']:+.4f} ± {(found['high'] - found['low']) / 2:.4f}"
+    return f"**{text}**" if found["p_holm"] < _SIGNIFICANT else text
