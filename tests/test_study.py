@@ -1,0 +1,188 @@
+"""A study: tuned on other seeds, every run once, gone on with after a stop, and what its table says."""
+
+import csv
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from configs.studies import noise_schedules
+from launch.config import to_study
+from privsyn_jax.privacy.accounting import epsilon_of
+from privsyn_jax.run import prepare
+from privsyn_jax.settings import settings_from_dict
+from privsyn_jax.study import analysis, runs
+from privsyn_jax.study.execute import execute
+from privsyn_jax.study.plan import Study, Tuning, best_choice, override, run_hash
+from privsyn_jax.types import UserError
+
+ROOT = Path(__file__).parent.parent
+TUNING = Tuning({"privacy.l2_clip_norm": (0.5, 2.0)}, (100, 101), "auc")
+MODEL = {"data": {"name": "rand_hie"}, "training": {"num_steps": 5}}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def study(**changes) -> Study:
+    arguments = {
+        "models": {"a": MODEL, "b": {**MODEL, "model": {"name": "tvae"}}},
+        "contestants": {"constant": {}, "cosine": {"privacy.schedule.noise": "cosine"}},
+        "baseline": "constant",
+        "epsilons": (1.0, 2.0),
+        "seeds": (0, 1, 2),
+        "metrics": ("auc",),
+        "tuning": TUNING,
+    }
+    return Study(**{**arguments, **changes})
+
+
+def pretended(settings, folder):
+    """In place of a run: better with a small clipping norm, and with a cosine schedule."""
+    del folder
+    privacy = settings["privacy"]
+    auc = 0.8 + 0.01 * settings["seed"] % 3 - 0.05 * privacy["l2_clip_norm"]
+    auc += {"constant": 0.0, "cosine": 0.02 + 0.001 * settings["seed"]}[privacy["schedule"]["noise"]]
+    return {"settings": settings, "epsilon": privacy["epsilon"], "metrics": {"auc": auc}, "path": [], "seconds": 1.0}
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The settings of every run, which are made in this process and pretend."""
+    done = []
+
+    def finish(jobs, results, workers, what):
+        for settings in {run_hash(job): job for job in jobs}.values():
+            if results.get(settings) is None:
+                done.append(settings)
+                results.put(settings, pretended(settings, results.folder))
+
+    monkeypatch.setattr(runs, "finish", finish)
+    return done
+
+
+def test_a_study_tunes_runs_and_compares(tmp_path, made):
+    lines = execute(study(), str(tmp_path / "s"), workers=1)
+    private = tmp_path / "s" / "private"
+    assert private.stat().st_mode & 0o777 == 0o700 and [p.name for p in (tmp_path / "s").iterdir()] == ["private"]
+    rows = table(private / "results.csv")
+    assert len(rows) == 2 * 2 * 2 * 3 and {row["tuned privacy.l2_clip_norm"] for row in rows} == {"0.5"}
+    assert {row["tuned_on_private_data"] for row in rows} == {"True"}
+    assert {(s["seed"] >= 100) for s in made[: 2 * 2 * 2 * 2]} == {True} and {s["seed"] for s in made[16:]} == {0, 1, 2}
+    report = (private / "report.md").read_text()
+    assert report.startswith("PRIVATE") and "tuned_on_private_data" in report
+    assert report.count("**+0.02") == 4  # significant in every cell
+    assert "auc: 4 of 4 comparisons significant" in lines[0]
+    ElementTree.parse(private / "schedules.svg")
+    assert (private / "schedules.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_is_done_is_not_done_again(tmp_path, made):
+    execute(study(), str(tmp_path / "s"), workers=1)
+    first = len(made)
+    execute(study(), str(tmp_path / "s"), workers=1)
+    assert len(made) == first == 2 * 2 * (2 * 2 + 2 * 3)
+    execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), workers=1)
+    assert len(made) == first + 2 * 2 * 2
+    (tmp_path / "s" / "private" / "runs" / f"{run_hash(made[-1])}.json").unlink()
+    execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), workers=1)
+    assert len(made) == first + 2 * 2 * 2 + 1
+
+
+def test_without_tuning_nothing_is_marked(tmp_path, made):
+    execute(study(tuning=None), str(tmp_path / "s"), workers=1)
+    rows = table(tmp_path / "s" / "private" / "results.csv")
+    assert {row["tuned_on_private_data"] for row in rows} == {"False"} and {s["seed"] for s in made} == {0, 1, 2}
+
+
+def test_a_run_is_known_by_what_it_does_and_not_by_where_its_data_lie():
+    one = study().settings("a", "constant", 1.0, 0, {})
+    moved = {**one, "data": {**one["data"], "dir": "/elsewhere"}}
+    assert run_hash(one) == run_hash(moved) == run_hash(json.loads(json.dumps(one)))
+    for other in (
+        study().settings("a", "constant", 2.0, 0, {}),
+        study().settings("a", "constant", 1.0, 1, {}),
+        study().settings("a", "cosine", 1.0, 0, {}),
+        study().settings("b", "constant", 1.0, 0, {}),
+        study().settings("a", "constant", 1.0, 0, {"privacy.l2_clip_norm": 0.7}),
+    ):
+        assert run_hash(other) != run_hash(one)
+
+
+def test_contestants_override_what_was_tuned_and_the_noise_has_a_seed_of_its_own():
+    contestants = {"constant": {}, "own": {"privacy.l2_clip_norm": 9.0}}
+    found = study(contestants=contestants).settings("a", "own", 1.0, 3, {"privacy.l2_clip_norm": 0.7})
+    assert found["privacy"]["l2_clip_norm"] == 9.0 and found["seed"] == 3 != found["privacy"]["seed"]
+    assert override({"a": {"b": 1, "c": 2}}, {"a.b": 5, "d.e": 6}) == {"a": {"b": 5, "c": 2}, "d": {"e": 6}}
+
+
+def test_the_best_choice_is_that_of_the_largest_mean():
+    assert best_choice(TUNING, {'{"x": 1}': [0.8, 0.7], '{"x": 2}': [0.9, 0.2]}) == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"baseline": "best"}, "baseline is 'best': use one of constant, cosine"),
+        ({"seeds": (0,)}, "needs at least 2"),
+        ({"seeds": (0, 100)}, "tuning.seeds and seeds share a seed"),
+        ({"contestants": {"constant": {"privacy.schedule.nose": "cosine"}}}, "unknown setting 'privacy.schedule.nose'"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused(changes, complaint):
+    with pytest.raises(UserError, match=complaint):
+        study(**changes)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds files that are not a study's"):
+        execute(study(), str(tmp_path), workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_schedule_study_compares_at_equal_epsilon():
+    config = noise_schedules.get_config()
+    found = to_study(config)
+    assert {"linear", "exponential", "cosine", "step", "warm-up, decay", "growing"} <= set(found.contestants)
+    assert (
+        found.epsilons == (0.5, 1.0, 2.0) and len(found.seeds) >= 5 and set(found.models) == {"autoregressive", "tvae"}
+    )
+
+    for name in ("constant", "cosine", "noise and clip decay", "batch growth", "adaptive clip"):
+        settings = settings_from_dict(found.settings("tvae", name, 1.0, 0, {}))
+        _, plan = prepare(settings)
+        spent = epsilon_of([*plan.release_events, *plan.training_events], plan.delta)
+        assert 0.995 <= spent <= 1.0 and plan.delta == 1e-5
+
+
+def test_the_figure_has_a_panel_for_every_cell(tmp_path):
+    rows = [
+        {"model": m, "epsilon": e, "contestant": c, "seed": s, "auc": 0.8 + 0.01 * s + (0.03 if c == "cosine" else 0)}
+        for m in "ab" for e in (1.0, 2.0) for c in ("constant", "cosine") for s in (0, 1, 2)
+    ]  # fmt: skip
+    comparison = analysis.compare(rows, study())
+    assert len(comparison) == 4 and all(row["difference"] == pytest.approx(0.03) for row in comparison)
+    text = analysis.figure(comparison, study(), tmp_path)[1].read_text()
+    assert text.count("epsilon 1") == text.count("epsilon 2") == 2 and "cosine" in text
+
+
+@pytest.mark.slow
+def test_the_smoke_study_runs_through_and_goes_on_after_a_kill(tmp_path):
+    command = [sys.executable, "-m", "launch.study", "--config=configs/studies/noise_schedules.py:smoke"]
+    command += [f"--workdir={tmp_path / 's'}", "--workers=1"]
+    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    results = tmp_path / "s" / "private" / "runs"
+    while not (results.is_dir() and len(list(results.glob("*.json"))) >= 2):
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    kept = {path.name: path.read_bytes() for path in results.glob("*.json")}
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert all((results / name).read_bytes() == content for name, content in kept.items())
+    rows = table(tmp_path / "s" / "private" / "results.csv")
+    assert len(rows) == 8 and all(0.97 <= float(row["epsilon_spent"]) <= 1.0 for row in rows)
