@@ -22,10 +22,11 @@ def plan_lines(plan: Plan, schema: Schema) -> list[str]:
     target = f"epsilon {plan.epsilon:.4g}" if plan.has_noise else "NOT PRIVATE"
     lines = [f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}"]
     if plan.has_noise:
-        lines.append(
-            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is in the table change by "
-            f"more than a factor of {math.exp(plan.epsilon):.3g} (but for a chance of {plan.delta:.3g})"
-        )
+        lines += [
+            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is in the table change by more "
+            f"than a factor of {math.exp(plan.epsilon):.3g}",
+            f"  (but for a chance of {plan.delta:.3g})",
+        ]
     lines.append(f"  {'what is bought':<16} {'share':>6}  {'noise multiplier':<17} for")
     for release in plan.releases:
         noise = f"{release.noise_multiplier:.4g}"
@@ -52,6 +53,8 @@ def _training(plan: Plan) -> Iterator[str]:
             f"the noise of each of {adaptive.num_blocks} blocks is chosen from released values by the rule "
             f"{adaptive.rule!r}, within a factor of {adaptive.largest_ratio:g} of the noise multiplier above"
         )
+        if adaptive.loss_share:
+            yield f"a noisy loss takes {adaptive.loss_share:.1%} of the precision of each step"
         if adaptive.filter == "renyi":
             yield (
                 f"a Renyi filter of order {adaptive.order:g} stops before the block that would exceed its budget of "

@@ -136,7 +136,8 @@ def clipped(params, is_padding, bound, method="ghost"):
 
 def distance(left, right):
     """L2, over all parameters."""
-    return np.sqrt(sum(np.sum(np.square(np.float64(a) - b)) for a, b in zip(*map(jax.tree.leaves, (left, right)))))
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return np.sqrt(sum(np.sum(np.square(np.float64(a) - b)) for a, b in pairs))
 
 
 def test_ghost_clipping_takes_every_matrix_without_copies():

@@ -115,26 +115,36 @@ class HostNoise:
     def discrete_gaussian(self, stddev: float) -> int:
         """Whole number with probability proportional to exp(-x^2 / (2 stddev^2)), by whole-number arithmetic alone.
 
+        Raises:
+          ValueError: stddev is not a positive number.
+
         Source: Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy", Algorithm 3.
         """
-        variance = Fraction(stddev) ** 2
+        variance = _positive(stddev, "stddev") ** 2
         scale = math.floor(stddev) + 1
         while True:
-            drawn = self._discrete_laplace(scale)
+            drawn = self.discrete_laplace(scale)
             excess = abs(drawn) - variance / scale
             if self._bernoulli_exp(excess * excess / (2 * variance)):
                 return drawn
 
-    def _discrete_laplace(self, scale: int) -> int:
-        """Whole number with probability proportional to exp(-|x| / scale)."""
+    def discrete_laplace(self, scale: float) -> int:
+        """Whole number with probability proportional to exp(-|x| / scale), by whole-number arithmetic alone.
+
+        Raises:
+          ValueError: scale is not a positive number.
+
+        Source: Canonne, Kamath and Steinke 2020, Algorithm 2.
+        """
+        steps, divisor = _positive(scale, "scale").as_integer_ratio()
         while True:
-            rest = self.below(scale)
-            if not self._bernoulli_exp(Fraction(rest, scale)):
+            rest = self.below(steps)
+            if not self._bernoulli_exp(Fraction(rest, steps)):
                 continue
             whole = 0
             while self._bernoulli_exp(Fraction(1)):
                 whole += 1
-            magnitude, is_negative = rest + scale * whole, self.below(2) == 1
+            magnitude, is_negative = (rest + steps * whole) // divisor, self.below(2) == 1
             if magnitude or not is_negative:
                 return -magnitude if is_negative else magnitude
 
@@ -151,3 +161,10 @@ class HostNoise:
 
     def _bytes(self, count: int) -> bytes:
         return os.urandom(count) if self._seeded is None else self._seeded.bytes(count)
+
+
+def _positive(value: float, name: str) -> Fraction:
+    """The float exactly."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} {value} must be a positive number")
+    return Fraction(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -39,11 +40,11 @@ def select(
     The whole is charged before the first trial: more than one trial costs, but far less than their number, because
     the number is random and stays unknown. That holds only if each trial, *score included*, is paid for by `events`:
     score with noise that is among them, or on public or synthetic records. A score computed on private records without
-    noise voids the guarantee.
+    noise voids the guarantee. So does a trial that fails, or takes longer, where records say so.
 
     Args:
       trial: (candidate, receipt) -> (score, output). It opens records with the receipt, must not charge the ledger
-        itself, and draws fresh noise in every call.
+        itself, and draws fresh noise in every call. A score that is NaN counts as the worst.
       events: what one trial costs.
       mean: expected number of trials, at least 1.
       shape: of their distribution: 1 geometric, 0 logarithmic, other positive numbers truncated negative binomial;
@@ -60,23 +61,29 @@ def select(
     if not candidates:
         raise ValueError("there are no candidates to select among: give at least one")
     num_trials = draw_num_trials(mean, shape, noise)
-    event = {"kind": "select", "events": [dict(part) for part in events], "mean": mean, "shape": shape, "count": 1}
+    stated = shape if isinstance(shape, str) else float(shape)
+    parts = [dict(part) for part in events]
+    event = {"kind": "select", "events": parts, "mean": float(mean), "shape": stated, "count": 1}
     what = f"the best of a random number of trials over {len(candidates)} candidates"
     receipt = ledger.charge(name, "whatever a trial reads", what, event)
     best = None
     for _ in range(num_trials):
         candidate = candidates[noise.below(len(candidates))]
         score, output = trial(candidate, receipt)
+        score = -math.inf if math.isnan(score) else score
         if best is None or score > best.score:
             best = Selection(candidate, output, score)
     return best
 
 
 def draw_num_trials(mean: float, shape: float | str, noise: HostNoise) -> int:
-    """A number of trials from the distribution that `select` is charged for. Secret.
+    """A number of trials from the distribution that `select` is charged for, to the precision of a float64. Secret.
+
+    Args:
+      mean, shape: see `select`; as in dp_accounting's RepeatAndSelectDpEvent, where "poisson" is an infinite shape.
 
     Raises:
-      ValueError: mean below 1, or a shape that is neither "poisson" nor a number of 0 or more.
+      ValueError: mean below 1 or infinite, or a shape that is neither "poisson" nor a number of 0 or more.
     """
     uniform, cumulative = float(noise.uniform(())), 0.0
     for number, probability in num_trials_pmf(mean, shape):
@@ -88,42 +95,43 @@ def draw_num_trials(mean: float, shape: float | str, noise: HostNoise) -> int:
 
 def num_trials_pmf(mean: float, shape: float | str) -> Iterator[tuple[int, float]]:
     """(number, probability) for all numbers of trials, ascending, without end."""
-    if not mean >= 1:
-        raise ValueError(f"mean {mean} must be at least 1")
+    if not 1 <= mean < math.inf:
+        raise ValueError(f"mean {mean} must be at least 1 and finite")
     if shape == POISSON:
         return _poisson(mean)
     if isinstance(shape, str) or not (math.isfinite(shape) and shape >= 0):
         raise ValueError(f"shape {shape!r} must be {POISSON!r}, or a number of 0 or more")
-    return _negative_binomial(float(shape), _rate(mean, float(shape)))
+    return _negative_binomial(float(shape), _log_rate(mean, float(shape)))
 
 
 def _poisson(mean: float) -> Iterator[tuple[int, float]]:
-    number, probability = 0, math.exp(-mean)
-    while True:
-        yield number, probability
-        number += 1
-        probability *= mean / number
+    log_probability = -mean
+    for number in itertools.count():
+        yield number, math.exp(log_probability)
+        log_probability += math.log(mean / (number + 1))
 
 
-def _negative_binomial(shape: float, rate: float) -> Iterator[tuple[int, float]]:
-    """Truncated to 1 and above; logarithmic for shape 0."""
-    first = (1 - rate) / -math.log(rate) if shape == 0 else shape * (1 - rate) / math.expm1(-shape * math.log(rate))
-    number, probability = 1, first if rate < 1 else 1.0
-    while True:
-        yield number, probability
-        probability *= (1 - rate) * (number + shape) / (number + 1)
-        number += 1
+def _negative_binomial(shape: float, log_rate: float) -> Iterator[tuple[int, float]]:
+    """Truncated to 1 and above; logarithmic for shape 0. Definition 1 of the paper, with the log of its gamma."""
+    if log_rate == 0:
+        yield from zip(itertools.count(1), itertools.chain([1.0], itertools.repeat(0.0)), strict=False)
+    rest = math.log(-math.expm1(log_rate))
+    none = shape * log_rate  # log probability of 0 before truncation
+    log_probability = rest - math.log(-log_rate) if shape == 0 else rest + none + math.log(shape / -math.expm1(none))
+    for number in itertools.count(1):
+        yield number, math.exp(log_probability)
+        log_probability += rest + math.log((number + shape) / (number + 1))
 
 
-def _rate(mean: float, shape: float) -> float:
-    """The gamma in (0, 1] at which the distribution has this mean."""
-    if mean == 1:
-        return 1 - 1e-15
+def _log_rate(mean: float, shape: float) -> float:
+    """Log of the gamma at which the distribution has this mean; 0, one trial, where that is within 1e-9 of 1."""
+    if mean < 1 + 1e-9:
+        return 0.0
+    if shape == 1:
+        return -math.log(mean)
 
     def excess(log_rate):
-        rate = math.exp(log_rate)
-        if shape == 0:
-            return (1 / rate - 1) / -log_rate - mean
-        return shape * (1 - rate) / (rate * -math.expm1(shape * log_rate)) - mean
+        failures = math.expm1(-log_rate)
+        return (failures / -log_rate if shape == 0 else shape * failures / -math.expm1(shape * log_rate)) - mean
 
-    return math.exp(find_root(excess, math.log(1e-12), -1e-12, tolerance=1e-14))
+    return find_root(excess, -math.log(1e3 * (1 + shape) * mean), -1e-12, tolerance=1e-15)

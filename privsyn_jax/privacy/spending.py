@@ -144,9 +144,10 @@ class AdaptiveSpending:
     @property
     def receipt(self) -> Receipt:
         if self._receipt is None:
-            for event in self._filter.events():
-                receipt = self._account.charge(event)
-                self._receipt = self._receipt or receipt
+            steps, *slack = self._filter.events()
+            for event in slack:
+                self._account._replace(name=f"{self._account.name}: slack of the filter").charge(event)
+            self._receipt = self._account.charge(steps)
         assert self._receipt is not None
         return self._receipt
 

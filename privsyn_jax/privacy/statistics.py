@@ -1,13 +1,14 @@
 """Private statistics of one column: each function returns a noisy value and the event that pays for it.
 
 Neighbouring relation: add or remove one record. The private number of values is used nowhere: not as a divisor, not to
-place a quantile. Values are clamped to public bounds.
+place a quantile. Values are clamped to public bounds; missing ones (NaN) are left out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -24,16 +25,28 @@ def count(num_values: int, *, noise_multiplier: float, noise: HostNoise) -> tupl
     return max(0.0, noisy), {"kind": "gaussian", "noise_multiplier": float(noise_multiplier), "count": 1}
 
 
-def whole_count(num_values: int, *, noise_multiplier: float, noise: HostNoise) -> tuple[int, Event]:
-    """Noisy number of values as an integer, with discrete Gaussian noise: no floating-point number is released.
+def whole_count(
+    num_values: int,
+    *,
+    noise_multiplier: float,
+    noise: HostNoise,
+    distribution: Literal["gaussian", "laplace"] = "gaussian",
+) -> tuple[int, Event]:
+    """Noisy number of values as an integer, with discrete noise: no floating-point number is released.
 
     Sensitivity: 1. It may come out negative.
 
+    Args:
+      noise_multiplier: sigma of the discrete Gaussian, or scale of the discrete Laplace distribution.
+
+    Raises:
+      ValueError: noise_multiplier is not a positive number.
+
     Source: Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy".
     """
-    noisy = num_values + noise.discrete_gaussian(noise_multiplier)
-    event = {"kind": "discrete_gaussian", "noise_multiplier": float(noise_multiplier), "sensitivity": 1, "count": 1}
-    return noisy, event
+    draw = {"gaussian": noise.discrete_gaussian, "laplace": noise.discrete_laplace}[distribution]
+    event = {"kind": f"discrete_{distribution}", "noise_multiplier": float(noise_multiplier), "sensitivity": 1}
+    return num_values + draw(noise_multiplier), {**event, "count": 1}
 
 
 def mean(
@@ -42,7 +55,11 @@ def mean(
     """Noisy mean of values clamped to public bounds.
 
     One Gaussian release of (sum of centred values over half the range, count): a record moves each by at most one, so
-    the L2 sensitivity is sqrt(2). The noisy sum is divided by the noisy count.
+    the L2 sensitivity is sqrt(2). The sum is rounded once, so that it moves by no more in floating point, whatever the
+    order. The noisy sum is divided by the noisy count.
+
+    Args:
+      values: float [n].
 
     Returns:
       a number between lower and upper; their middle if the noisy count is below one.
@@ -51,12 +68,12 @@ def mean(
       ValueError: the bounds are not finite and in order.
     """
     middle, half = _middle_and_half(lower, upper)
-    centred = (np.clip(np.asarray(values, np.float64), lower, upper) - middle) / half
+    centred = np.clip((_clamped(values, lower, upper) - middle) / half, -1.0, 1.0)
     draws = noise.normal((2,), stddev=math.sqrt(2) * noise_multiplier)
-    total, number = float(np.sum(centred) + draws[0]), float(len(centred) + draws[1])
-    shift = np.clip(total / number, -1.0, 1.0) if number >= 1 else 0.0
+    total, number = math.fsum(centred) + float(draws[0]), len(centred) + float(draws[1])
+    shift = min(max(total / number, -1.0), 1.0) if number >= 1 else 0.0
     event = {"kind": "gaussian", "noise_multiplier": float(noise_multiplier), "count": 1}
-    return float(middle + half * shift), event
+    return min(max(middle + half * shift, float(lower)), float(upper)), event
 
 
 def quantiles(
@@ -67,6 +84,7 @@ def quantiles(
     upper: float,
     epsilon: float,
     noise: HostNoise,
+    resolution: float | None = None,
 ) -> tuple[np.ndarray, Event]:
     """Noisy quantiles by the exponential mechanism, each epsilon-DP.
 
@@ -75,46 +93,71 @@ def quantiles(
     exp(epsilon score / (2 max(p, 1 - p))) over [lower, upper]: a gap between sorted values is drawn with its width as
     weight, then a point in it.
 
+    Args:
+      values: float [n].
+      probabilities: of the quantiles, each in (0, 1).
+      resolution: public step of a grid from lower to upper. With it only grid points come out and a gap weighs as many
+        as it holds; without it the last bits of an output may show the value next to it.
+
     Returns:
       float64 [len(probabilities)], sorted as the probabilities are; the event.
 
     Raises:
-      ValueError: a probability outside (0, 1), or bounds that are not finite and in order.
+      ValueError: a probability outside (0, 1), bounds that are not finite and in order, an epsilon that is negative or
+        not finite, a resolution that is not positive or makes more than 2^53 points.
 
     Source: Smith 2011, "Privacy-preserving Statistical Estimation with Optimal Convergence Rates", Algorithm 2.
     """
     _middle_and_half(lower, upper)
-    if not probabilities or not all(0 < p < 1 for p in probabilities):
+    if not len(probabilities) or not all(0 < p < 1 for p in probabilities):
         raise ValueError(f"probabilities {list(probabilities)} must lie strictly between 0 and 1")
-    points = np.concatenate([[lower], np.sort(np.clip(np.asarray(values, np.float64), lower, upper)), [upper]])
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilon {epsilon} must be a finite number of 0 or more")
+    if resolution is not None and not (upper - lower) * 2.0**-53 < resolution < math.inf:
+        raise ValueError(f"resolution {resolution} must be positive and cut {upper - lower} into at most 2^53 steps")
+    ordered = np.sort(_clamped(values, lower, upper))
+    if resolution is None:
+        points = np.concatenate([[lower], ordered, [upper]])
+    else:  # numbers of grid points; the first one above a value starts the next gap
+        num_points = math.floor((upper - lower) / resolution) + 1
+        above = np.minimum(np.floor((ordered - lower) / resolution) + 1, num_points)
+        points = np.concatenate([[0], above, [num_points]])
     widths = np.diff(points)
-    below = np.arange(len(widths), dtype=np.float64)  # values below a point inside each gap
-    above = below[::-1]
+    num_below = np.arange(len(widths), dtype=np.float64)  # values below a point inside each gap
+    num_above = num_below[::-1]
     with np.errstate(divide="ignore"):
         log_widths = np.log(widths)
     found = []
     for p in probabilities:
-        scores = -np.abs((1 - p) * below - p * above)
+        scores = -np.abs((1 - p) * num_below - p * num_above)
         gap = int(np.argmax(log_widths + epsilon / (2 * max(p, 1 - p)) * scores + noise.gumbel((len(widths),))))
-        found.append(points[gap] + widths[gap] * float(noise.uniform(())))
+        if resolution is None:
+            found.append(points[gap] + widths[gap] * float(noise.uniform(())))
+        else:
+            found.append(lower + resolution * (int(points[gap]) + noise.below(int(widths[gap]))))
     order = np.argsort(np.argsort(probabilities))
-    return np.sort(np.array(found))[order], {"kind": "exponential", "epsilon": float(epsilon), "count": len(found)}
+    event = {"kind": "exponential", "epsilon": float(epsilon), "count": len(found)}
+    return np.minimum(np.sort(np.array(found, np.float64)), upper)[order], event
 
 
 def bounds(values: np.ndarray, *, noise_multiplier: float, noise: HostNoise) -> tuple[tuple[float, float], Event]:
     """Noisy bounds of values that have no public ones: the outermost occupied bins of a public grid.
 
-    The grid has a bin for zero and, for each sign, one for every power of two from 2^-40 to 2^60. One Gaussian release
-    of its counts has sensitivity 1. A bin counts as occupied above five standard deviations of its noise, so that an
-    empty one hardly ever does: few values far out are cut off, whatever the noise.
+    The grid has a bin for zero and, for each sign, one for every power of two from 2^-40 to 2^60; values farther out
+    count in the last bin. One Gaussian release of its counts has sensitivity 1, and the grid is public: no delta. A bin
+    counts as occupied above five standard deviations of its noise, which some empty bin passes with probability below
+    1e-4. Values far out that are too few to pass are cut off.
+
+    Args:
+      values: float [n]; infinite ones are left out.
 
     Returns:
       (lower, upper), powers of two or zero; (0, 0) if no bin is occupied.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
-    exponents = np.ceil(np.log2(np.maximum(np.abs(values), 2.0**_SMALLEST)))
-    exponents = np.clip(exponents, _SMALLEST, _LARGEST).astype(int)
+    mantissas, exponents = np.frexp(np.abs(values))
+    exponents = np.clip(exponents - (mantissas == 0.5), _SMALLEST, _LARGEST)
     size = _LARGEST - _SMALLEST + 1
     bins = np.where(values == 0, 0, np.sign(values) * (exponents - _SMALLEST + 1)).astype(int) + size
     counts = np.bincount(bins, minlength=2 * size + 1) + noise.normal((2 * size + 1,), stddev=noise_multiplier)
@@ -136,6 +179,13 @@ def bounds(values: np.ndarray, *, noise_multiplier: float, noise: HostNoise) -> 
 
 
 def _middle_and_half(lower: float, upper: float) -> tuple[float, float]:
-    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+    middle, half = lower + (upper - lower) / 2, (upper - lower) / 2
+    if not (math.isfinite(middle) and 0 < half < math.inf):
         raise ValueError(f"bounds {lower} and {upper} must be finite, the first below the second")
-    return (lower + upper) / 2, (upper - lower) / 2
+    return middle, half
+
+
+def _clamped(values: np.ndarray, lower: float, upper: float) -> np.ndarray:
+    """What is not NaN, within the bounds: one NaN kept would make the whole output NaN."""
+    values = np.asarray(values, np.float64)
+    return np.clip(values[~np.isnan(values)], lower, upper)
