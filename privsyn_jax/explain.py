@@ -23,8 +23,8 @@ def plan_lines(plan: Plan, schema: Schema) -> list[str]:
     lines = [f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}"]
     if plan.has_noise:
         lines += [
-            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is in the table change by more "
-            f"than a factor of {math.exp(plan.epsilon):.3g}",
+            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is in the table change by "
+            f"more than a factor of {math.exp(plan.epsilon):.3g}",
             f"  (but for a chance of {plan.delta:.3g})",
         ]
     lines.append(f"  {'what is bought':<16} {'share':>6}  {'noise multiplier':<17} for")

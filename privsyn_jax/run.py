@@ -25,7 +25,6 @@ from privsyn_jax.learn import learn
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Ledger
-from privsyn_jax.privacy.second_opinion import confirm
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.sampler import Synthesis, check_conditions
 from privsyn_jax.training.loop import Hook
@@ -88,7 +87,6 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         )
         synthetic = synthesis.frame
         if not workdir.release.is_dir():
-            confirm([entry["event"] for entry in run.privacy["ledger"]], plan.delta)
             _release(run, synthesis, workdir)
         lap("sampling")
         if settings.evaluation.enabled:

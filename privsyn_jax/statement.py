@@ -10,6 +10,7 @@ from typing import Any
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.privacy.second_opinion import confirm
 from privsyn_jax.settings import Settings
 from privsyn_jax.types import Schema
 
@@ -28,7 +29,15 @@ _NOT_COVERED = (
 def privacy_statement(
     ledger: Ledger, plan: Plan, settings: Settings, schema: Schema, path: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The report as strict JSON; epsilon is null where there is no bound. See DESIGN for the keys."""
+    """The report as strict JSON; epsilon is null where there is no bound.
+
+    Args:
+      path: blocks of training steps, see `privacy.spending`.
+
+    Raises:
+      RuntimeError: dp-accounting or the Renyi accountant does not agree with epsilon.
+    """
+    confirm(ledger.events, plan.delta)
     epsilon, rdp = ledger.epsilon(plan.delta), ledger.epsilon_rdp(plan.delta)
     return {
         "private": math.isfinite(epsilon),

@@ -100,7 +100,7 @@ class Ledger:
                     f"Renyi differential privacy (dp-accounting), because {entry.name!r} ({entry.event['kind']}) has "
                     "no privacy-loss distribution"
                 )
-        return f"privacy-loss distributions (discretisation {accounting.FINE:g})"
+        return f"privacy-loss distributions (discretisation {accounting.FINE:g}), confirmed by dp-accounting"
 
     def epsilon(self, delta: float) -> float:
         """Of all entries together, by `accountant`; infinite if some entry adds no noise."""

@@ -94,7 +94,7 @@ def draw_num_trials(mean: float, shape: float | str, noise: HostNoise) -> int:
 
 
 def num_trials_pmf(mean: float, shape: float | str) -> Iterator[tuple[int, float]]:
-    """(number, probability) for all numbers of trials, ascending, without end."""
+    """(number, probability) for all numbers of trials, ascending; ends only where one trial is certain."""
     if not 1 <= mean < math.inf:
         raise ValueError(f"mean {mean} must be at least 1 and finite")
     if shape == POISSON:
@@ -114,7 +114,8 @@ def _poisson(mean: float) -> Iterator[tuple[int, float]]:
 def _negative_binomial(shape: float, log_rate: float) -> Iterator[tuple[int, float]]:
     """Truncated to 1 and above; logarithmic for shape 0. Definition 1 of the paper, with the log of its gamma."""
     if log_rate == 0:
-        yield from zip(itertools.count(1), itertools.chain([1.0], itertools.repeat(0.0)), strict=False)
+        yield 1, 1.0
+        return
     rest = math.log(-math.expm1(log_rate))
     none = shape * log_rate  # log probability of 0 before truncation
     log_probability = rest - math.log(-log_rate) if shape == 0 else rest + none + math.log(shape / -math.expm1(none))
@@ -134,4 +135,4 @@ def _log_rate(mean: float, shape: float) -> float:
         failures = math.expm1(-log_rate)
         return (failures / -log_rate if shape == 0 else shape * failures / -math.expm1(shape * log_rate)) - mean
 
-    return find_root(excess, -math.log(1e3 * (1 + shape) * mean), -1e-12, tolerance=1e-15)
+    return find_root(excess, -math.log(1e3 * (1 + shape) * mean), -1e-12 / (1 + shape), tolerance=1e-15)

@@ -55,8 +55,8 @@ def mean(
     """Noisy mean of values clamped to public bounds.
 
     One Gaussian release of (sum of centred values over half the range, count): a record moves each by at most one, so
-    the L2 sensitivity is sqrt(2). The sum is rounded once, so that it moves by no more in floating point, whatever the
-    order. The noisy sum is divided by the noisy count.
+    the L2 sensitivity is sqrt(2). The sum is exact up to one rounding, whatever the order of the values. The noisy sum
+    is divided by the noisy count.
 
     Args:
       values: float [n].

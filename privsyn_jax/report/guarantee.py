@@ -78,9 +78,32 @@ def relation_words(report: Mapping[str, Any]) -> str:
     """The neighbouring relation as a phrase."""
     unit = report.get("privacy_unit") or "record"
     relation = str(report.get("neighboring_relation") or "add_or_remove_one")
-    if relation.lower().replace("-", "_").startswith("add_or_remove"):
+    if relation.lower().replace("-", "_").replace(" ", "_").startswith("add_or_remove"):
         return f"adding or removing one {unit}"
     return relation.replace("_", " ")
+
+
+def in_short(report: Mapping[str, Any]) -> str:
+    """The report in a paragraph, for whoever has to approve a release."""
+    unit = report.get("privacy_unit") or "record"
+    if not is_private(report):
+        return (
+            f"Nothing limits what the files beside this report tell about one {unit}. They must not leave the place where "
+            "the private records are kept."
+        )
+    epsilon, delta = float(report["epsilon"]), finite_or_none(report.get("delta")) or 0.0
+    shares: dict[str, float] = {}
+    for entry in report.get("ledger") or ():
+        shares[str(entry.get("name"))] = shares.get(str(entry.get("name")), 0.0) + (entry.get("share") or 0.0)
+    spent = ", ".join(f"{name} {format_share(share)}" for name, share in shares.items() if share > 0)
+    factor = format_number(math.exp(min(epsilon, 700.0)))
+    return (
+        f"Whoever reads the files beside this report, with whatever they know already, can change their odds that one "
+        f"given {unit} was among the private records by at most a factor of {factor} (but for a chance of "
+        f"{format_number(delta)}). That limit was set before the records were opened, and divided: "
+        f"{spent or 'nothing was spent'}. Every look at the records is listed below with its price. The limit rests on "
+        "the facts under “Declared public”: who approves the release should check that each of them is."
+    )
 
 
 def guarantee_sentences(report: Mapping[str, Any]) -> list[str]:

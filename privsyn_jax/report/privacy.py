@@ -108,7 +108,12 @@ def privacy_markdown(report: Mapping[str, Any]) -> str:
     blocks = ["# Privacy report"]
     for headline, explanation in guarantee.banners(report):
         blocks.append(f"> # {headline}\n>\n> **{explanation}**")
-    blocks += ["## The claim", _table(("quantity", "value"), claim_rows(report))]
+    blocks += [
+        "## In short",
+        _text(guarantee.in_short(report)),
+        "## The claim",
+        _table(("quantity", "value"), claim_rows(report)),
+    ]
     if report.get("warnings"):
         blocks += ["## Warnings", _bullets(report["warnings"])]
     blocks += [
