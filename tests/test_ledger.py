@@ -157,7 +157,8 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
 
 
 def test_the_accountant_is_named_and_why():
-    assert charged(GAUSSIAN, STEPS).accountant == "privacy-loss distributions (discretisation 0.0001), confirmed by dp-accounting"
+    words = "privacy-loss distributions (discretisation 0.0001), confirmed by dp-accounting"
+    assert charged(GAUSSIAN, STEPS).accountant == words
     chosen = charged(GAUSSIAN, {"kind": "select", "events": [GAUSSIAN], "mean": 4.0, "shape": 1.0, "count": 1})
     assert "Renyi" in chosen.accountant and "select" in chosen.accountant and "'a release'" in chosen.accountant
     assert chosen.epsilon(1e-5) == chosen.epsilon_rdp(1e-5) > charged(GAUSSIAN).epsilon(1e-5)

@@ -119,6 +119,63 @@ def test_host_noise_has_distinct_values_and_gaussian_tails():
         assert abs(np.sum(z > level) - expected) < STANDARD_ERRORS * math.sqrt(expected)
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_uniform_and_gumbel_noise_follow_their_distributions(seed):
+    noise = HostNoise(seed)
+    uniform, gumbel = noise.uniform((COUNT,)), noise.gumbel((COUNT,))
+    assert uniform.min() > 0 and uniform.max() < 1
+    assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-6
+    assert scipy.stats.kstest(gumbel, "gumbel_r").pvalue > 1e-6
+    assert scipy.stats.kstest(1.05 * gumbel, "gumbel_r").pvalue < 1e-6
+
+
+def discrete_gaussian_pmf(stddev: float, support: np.ndarray) -> np.ndarray:
+    weights = np.exp(-0.5 * (support / stddev) ** 2)
+    return weights / weights.sum()
+
+
+def discrete_laplace_pmf(scale: float, support: np.ndarray) -> np.ndarray:
+    return math.tanh(0.5 / scale) * np.exp(-np.abs(support) / scale)
+
+
+def follows(drawn: np.ndarray, support: np.ndarray, pmf: np.ndarray) -> bool:
+    """Chi-square test over the values expected ten times or more, and all others together."""
+    kept = pmf * len(drawn) >= 10
+    observed = np.array([np.sum(drawn == value) for value in support[kept]])
+    observed = np.append(observed, len(drawn) - observed.sum())
+    expected = len(drawn) * np.append(pmf[kept], 1 - pmf[kept].sum())
+    chi_square = np.sum((observed - expected) ** 2 / np.maximum(expected, 1.0))
+    return bool(chi_square < scipy.stats.chi2.isf(1e-6, kept.sum()))
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.7, 5.0])
+@pytest.mark.parametrize("seed", [None, 4])
+def test_whole_number_noise_follows_its_distribution_and_no_other(scale, seed):
+    noise, trials, support = HostNoise(seed), 4000, np.arange(-80, 81)
+    gaussian = np.array([noise.discrete_gaussian(scale) for _ in range(trials)])
+    laplace = np.array([noise.discrete_laplace(scale) for _ in range(trials)])
+    assert follows(gaussian, support, discrete_gaussian_pmf(scale, support))
+    assert follows(laplace, support, discrete_laplace_pmf(scale, support))
+    assert not follows(laplace, support, discrete_gaussian_pmf(scale, support))
+    assert not follows(gaussian, support, discrete_gaussian_pmf(1.2 * scale, support))
+    assert not follows(laplace, support, discrete_laplace_pmf(1.2 * scale, support))
+
+
+def test_whole_numbers_below_a_bound_are_even():
+    noise = HostNoise(3)
+    assert scipy.stats.chisquare(np.bincount([noise.below(7) for _ in range(7000)], minlength=7)).pvalue > 1e-6
+    assert {noise.below(1) for _ in range(5)} == {0} and max(noise.below(256) for _ in range(3000)) <= 255
+    assert 0 <= noise.below(10**40) < 10**40
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_whole_number_noise_needs_a_positive_scale(scale):
+    with pytest.raises(ValueError, match=f"stddev {scale} must be a positive number"):
+        HostNoise(0).discrete_gaussian(scale)
+    with pytest.raises(ValueError, match=f"scale {scale} must be a positive number"):
+        HostNoise(0).discrete_laplace(scale)
+
+
 @pytest.mark.parametrize("byte", [0x00, 0xFF])
 def test_host_noise_is_finite_for_every_word(monkeypatch, byte):
     monkeypatch.setattr(os, "urandom", lambda count: bytes([byte]) * count)

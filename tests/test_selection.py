@@ -7,6 +7,7 @@ import dp_accounting
 import numpy as np
 import pytest
 import scipy.stats
+from dp_accounting.rdp import rdp_privacy_accountant
 
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
@@ -43,8 +44,37 @@ def test_draws_follow_the_distribution(shape):
     assert drawn.min() >= first
 
 
-def test_one_trial_is_certain_at_mean_one():
-    assert [draw_num_trials(1.0, 1.0, HostNoise(seed)) for seed in range(20)] == [1] * 20
+@pytest.mark.parametrize("mean", [1.0, 1 + 1e-12])
+@pytest.mark.parametrize("shape", [0.0, 1.0, 3.0])
+def test_one_trial_is_certain_at_mean_one(mean, shape):
+    assert [draw_num_trials(mean, shape, HostNoise(seed)) for seed in range(20)] == [1] * 20
+
+
+@pytest.mark.parametrize(("mean", "shape"), [(900.0, "poisson"), (900.0, 1000.0), (1 + 1e-6, 0.0), (1.5, 1e6)])
+def test_distributions_whose_first_probability_is_tiny_or_all_there_is_are_drawn_right(mean, shape):
+    """exp(-900) is no float64: multiplied up from there, every draw would be the same number."""
+    numbers, probabilities = zip(*itertools.islice(num_trials_pmf(mean, shape), 5000), strict=True)
+    assert math.fsum(probabilities) == pytest.approx(1.0, abs=1e-9)
+    assert np.dot(numbers, probabilities) == pytest.approx(mean, rel=1e-8)
+    if mean > 2:
+        noise = HostNoise(3)
+        drawn = [draw_num_trials(mean, shape, noise) for _ in range(100)]
+        spread = math.sqrt(np.dot(np.square(numbers), probabilities) - mean**2)
+        assert abs(np.mean(drawn) - mean) < 5 * spread / math.sqrt(100) and np.std(drawn) > spread / 2
+
+
+@pytest.mark.parametrize("shape", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("mean", [1.1, 10.0, 200.0])
+def test_the_distribution_is_the_one_that_dp_accounting_charges(mean, shape):
+    gamma = rdp_privacy_accountant._gamma_truncated_negative_binomial(shape, mean)
+    probabilities = [probability for _, probability in itertools.islice(num_trials_pmf(mean, shape), 50)]
+    for number, probability in enumerate(probabilities, start=1):
+        if shape == 0:
+            expected = (1 - gamma) ** number / (number * math.log(1 / gamma))
+        else:
+            log_choose = math.lgamma(number + shape) - math.lgamma(shape) - math.lgamma(number + 1)
+            expected = (1 - gamma) ** number * math.exp(log_choose) / (gamma**-shape - 1)
+        assert probability == pytest.approx(expected, rel=1e-6)
 
 
 def randomized_response(epsilon: float) -> tuple[np.ndarray, np.ndarray]:
@@ -54,32 +84,42 @@ def randomized_response(epsilon: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_of(distribution: np.ndarray, pmf) -> np.ndarray:
-    """Exact distribution of the best score over a random number of trials: P(all scores are 0) = E[p0^K]."""
-    none = math.fsum(probability * distribution[1] ** number for number, probability in pmf)
-    return np.array([1 - none, none])
+    """Exact distribution of the outcome of a random number of trials K: best score 1, best score 0, none run."""
+    all_zero = math.fsum(probability * distribution[1] ** number for number, probability in pmf)
+    not_run = math.fsum(probability for number, probability in pmf if number == 0)
+    return np.array([1 - all_zero, all_zero - not_run, not_run])
 
 
 def hockey_stick(first: np.ndarray, second: np.ndarray, epsilon: float) -> float:
     return max(np.maximum(p - math.exp(epsilon) * q, 0).sum() for p, q in ((first, second), (second, first)))
 
 
-@pytest.mark.parametrize("shape", [0.0, 1.0, 3.0])
+def claimed_epsilon(trial: float, mean: float, shape: float | str, delta: float) -> float:
+    """Of what `select` charges for trials that are epsilon-DP with the given epsilon."""
+    ledger, events = Ledger(), [{"kind": "pure", "epsilon": trial, "count": 1}]
+    select([0], lambda *_: (0.0, None), events=events, mean=mean, shape=shape, ledger=ledger, noise=HostNoise(0))
+    return ledger.epsilon(delta)
+
+
+@pytest.mark.parametrize("shape", [0.0, 1.0, 3.0, "poisson"])
 @pytest.mark.parametrize("mean", [2.0, 10.0])
-def test_what_comes_out_respects_the_charge(shape, mean):
-    epsilon, delta = 0.3, 1e-3
+@pytest.mark.parametrize("trial", [0.05, 0.3, 1.0])
+def test_what_comes_out_respects_the_charge(shape, mean, trial):
     pmf = list(itertools.islice(num_trials_pmf(mean, shape), 5000))
-    outputs = [best_of(distribution, pmf) for distribution in randomized_response(epsilon)]
-    ledger = Ledger()
-    select([0], lambda candidate, receipt: (0.0, None), events=[{"kind": "pure", "epsilon": epsilon, "count": 1}],
-           mean=mean, shape=shape, ledger=ledger, noise=HostNoise(0))  # fmt: skip
-    claimed = ledger.epsilon(delta)
-    assert epsilon < claimed < math.inf and hockey_stick(*outputs, claimed) <= delta
+    one, other = (best_of(distribution, pmf) for distribution in randomized_response(trial))
+    for delta in (1e-2, 1e-3, 1e-6):
+        claimed = claimed_epsilon(trial, mean, shape, delta)
+        assert 0 < claimed < math.inf and hockey_stick(one, other, claimed) <= delta
 
 
-def test_the_best_of_a_fixed_number_of_trials_costs_more_than_one_trial():
-    """What grid searches do, uncharged: ten trials at 0.3 reveal up to epsilon 3."""
-    first, second = (best_of(distribution, [(10, 1.0)]) for distribution in randomized_response(0.3))
-    assert math.log(second[1] / first[1]) == pytest.approx(10 * 0.3, rel=1e-6)
+@pytest.mark.parametrize("trial", [0.05, 0.3])
+def test_the_best_of_a_fixed_number_of_trials_breaks_the_charge(trial):
+    """What grid searches do: ten trials cost more than one, and than ten on average."""
+    delta = 1e-6
+    one, other = (best_of(distribution, [(10, 1.0)]) for distribution in randomized_response(trial))
+    assert math.log(other[1] / one[1]) == pytest.approx(10 * trial, rel=1e-6)
+    for paid in (trial, claimed_epsilon(trial, 10.0, 1.0, delta)):
+        assert hockey_stick(one, other, paid) > 50 * delta
 
 
 def test_the_charge_is_dp_accountings_and_is_made_before_the_first_trial():
@@ -101,6 +141,22 @@ def test_the_charge_is_dp_accountings_and_is_made_before_the_first_trial():
     assert "select" in ledger.accountant and "Renyi" in ledger.accountant
 
 
+def test_a_score_that_is_nan_loses_even_if_it_comes_first():
+    """Else whether a NaN wins would hang on the order of the trials, and the bound needs one order of outputs."""
+    scores = iter([math.nan, 1.0, math.nan, 0.5, *[math.nan] * 1000])
+    arguments = {"mean": 50.0, "shape": "poisson", "events": [{"kind": "pure", "epsilon": 0.1, "count": 1}]}
+    chosen = select([0], lambda *_: (next(scores), None), ledger=Ledger(), noise=HostNoise(0), **arguments)
+    assert chosen is not None and chosen.score == 1.0
+
+
+def test_without_a_trial_nothing_comes_out_but_the_charge_stands():
+    ledger, arguments = Ledger(), {"mean": 1.0, "shape": "poisson"}
+    seed = next(seed for seed in itertools.count() if draw_num_trials(1.0, "poisson", HostNoise(seed)) == 0)
+    events = [{"kind": "pure", "epsilon": 0.1, "count": 1}]
+    assert select([0], lambda *_: (1.0, 1), events=events, ledger=ledger, noise=HostNoise(seed), **arguments) is None
+    assert [entry.event["kind"] for entry in ledger.entries] == ["select"]
+
+
 def test_candidates_are_drawn_evenly():
     noise, drawn = HostNoise(2), []
     for _ in range(600):
@@ -116,6 +172,8 @@ def test_candidates_are_drawn_evenly():
         ({"candidates": []}, "no candidates"),
         ({"mean": 0.5}, "mean 0.5 must be at least 1"),
         ({"mean": math.nan}, "mean nan"),
+        ({"mean": math.inf}, "mean inf"),
+        ({"shape": math.inf}, "shape inf must be 'poisson'"),
         ({"shape": -1.0}, "shape -1.0"),
         ({"shape": "binomial"}, "shape 'binomial'"),
         ({"events": []}, "list what one trial is charged as"),

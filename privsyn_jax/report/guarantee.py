@@ -88,8 +88,8 @@ def in_short(report: Mapping[str, Any]) -> str:
     unit = report.get("privacy_unit") or "record"
     if not is_private(report):
         return (
-            f"Nothing limits what the files beside this report tell about one {unit}. They must not leave the place where "
-            "the private records are kept."
+            f"Nothing limits what the files beside this report tell about one {unit}. They must not leave the place "
+            "where the private records are kept."
         )
     epsilon, delta = float(report["epsilon"]), finite_or_none(report.get("delta")) or 0.0
     shares: dict[str, float] = {}
