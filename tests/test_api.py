@@ -122,8 +122,8 @@ def test_conditions_hold(run):
 def test_privacy_report_has_the_agreed_keys_and_keeps_the_target(run):
     privacy = run.privacy
     assert set(privacy) >= {
-        "private", "epsilon", "delta", "accountant", "epsilon_rdp", "neighboring_relation", "privacy_unit", "ledger", "path",
-        "declared_public", "warnings", "seeded_noise", "versions",
+        "private", "epsilon", "delta", "accountant", "epsilon_rdp", "neighboring_relation", "privacy_unit", "ledger",
+        "path", "declared_public", "warnings", "seeded_noise", "versions",
     }  # fmt: skip
     assert privacy["private"] is True and privacy["seeded_noise"] is True
     assert 0.995 <= privacy["epsilon"] <= 1.0 < privacy["epsilon_rdp"]

@@ -133,7 +133,7 @@ class AdaptiveSpending:
         self._ratios = [2.0 ** (k / _NOTCHES_PER_OCTAVE) for k in range(-notches, notches + 1)]
         self._block_length = block_length(reference.num_steps, num_blocks, multiple)
         self._history: list[Released] = []
-        self._spent, self._paid, self._receipt = 0.0, 0, None
+        self._spent, self._receipt = 0.0, None
         self.path: list[dict[str, Any]] = []
 
     @property
@@ -152,7 +152,8 @@ class AdaptiveSpending:
         return self._receipt
 
     def next_block(self, done: int, released: Logs | None) -> Level | None:
-        assert self.receipt.is_booked
+        if not self.receipt.is_booked:  # asking for it charges
+            raise RuntimeError("training was to start before its budget was booked")
         if released is not None:
             self._remember(done, released)
         note_released(self.path, released)
