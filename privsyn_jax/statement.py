@@ -55,7 +55,7 @@ def privacy_statement(
             }
             for entry, share in zip(ledger.to_list(), _shares(ledger, plan), strict=True)
         ],
-        "path": [dict(block) for block in path],
+        "path": [{**block, "l2_clip_norm": _finite(block["l2_clip_norm"])} for block in path],
         "declared_public": declared_public(schema),
         "not_covered": list(_NOT_COVERED),
         "warnings": list(plan.warnings),

@@ -94,9 +94,12 @@ def test_nothing_outside_the_guard_reaches_into_a_wrapper():
             assert not any(str(name).startswith(("_Private", "__value")) for name in names), path
 
 
+_SLOW = ("configs/studies/noise_schedules.py", "configs/adult_autoregressive.py")  # the rest stands for them by default
+
+
 def configs() -> list:
     names = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
-    return [pytest.param(name, marks=[pytest.mark.slow] if "studies" in name else []) for name in names]
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in names]
 
 
 def small_adult(path: Path) -> None:
