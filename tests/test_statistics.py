@@ -33,6 +33,21 @@ def test_equal_differences_are_certain_and_none_is_no_difference():
     assert paired([0.5, 0.5], [0.5, 0.5]) == (0.0, 0.0, 0.0, 1.0, 1.0, 0.0)
 
 
+def test_a_nearly_constant_difference_gives_no_warning_and_ranks_know_no_certainty():
+    assert paired([0.3, 0.4, 0.5], [0.2, 0.3, 0.4]).p_value < 1e-9
+    assert paired([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).wilcoxon == pytest.approx(2.0**-2)
+
+
+def test_a_missing_value_leaves_out_its_seed():
+    found = paired([math.nan, 2.0, 4.0, 6.0], [9.0, 1.0, 2.0, 3.0])
+    assert found == paired([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert all(map(math.isnan, paired([math.nan, 2.0], [1.0, 1.0])))
+
+
+def test_holm_leaves_out_a_test_that_was_not_made():
+    assert holm([0.03, math.nan, 0.01]) == pytest.approx([0.03, math.nan, 0.02], nan_ok=True)
+
+
 @pytest.mark.parametrize(("contestant", "baseline"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([], [])])
 def test_seeds_that_do_not_pair_are_refused(contestant, baseline):
     with pytest.raises(ValueError, match="give the same seeds to both"):

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import math
+import os
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from privsyn_jax.study import analysis, runs
 from privsyn_jax.study.execute import execute
 from privsyn_jax.study.plan import Study, Tuning, best_choice, override, run_hash
 from privsyn_jax.types import UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE
 
 ROOT = Path(__file__).parent.parent
 TUNING = Tuning({"privacy.l2_clip_norm": (0.5, 2.0)}, (100, 101), "auc")
@@ -25,7 +30,7 @@ MODEL = {"data": {"name": "rand_hie"}, "training": {"num_steps": 5}}
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
+    return list(csv.DictReader(path.read_text().splitlines()[1:]))
 
 
 def study(**changes) -> Study:
@@ -91,6 +96,69 @@ def test_what_is_done_is_not_done_again(tmp_path, made):
     (tmp_path / "s" / "private" / "runs" / f"{run_hash(made[-1])}.json").unlink()
     execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), workers=1)
     assert len(made) == first + 2 * 2 * 2 + 1
+
+
+def test_tables_and_figure_say_that_they_are_private_and_are_the_same_again(tmp_path, made):
+    for folder in ("one", "other"):
+        execute(study(), str(tmp_path / folder), workers=1)
+    one, other = (tmp_path / folder / "private" for folder in ("one", "other"))
+    for name in ("results.csv", "comparison.csv", "report.md"):
+        assert PRIVATE_NOTICE in (one / name).read_text().splitlines()[0]
+    assert PRIVATE_NOTICE in (one / "schedules.svg").read_text()
+    assert (one / "schedules.svg").read_bytes() == (other / "schedules.svg").read_bytes()
+
+
+def test_a_run_without_a_metric_leaves_out_its_pair_only(tmp_path, made, monkeypatch):
+    def collapses(settings, folder):
+        result = dict(whole(settings, folder))
+        if settings["seed"] == 1 and settings["privacy"]["schedule"]["noise"] == "cosine":
+            result["metrics"] = {}
+        return result
+
+    whole = pretended
+    monkeypatch.setitem(globals(), "pretended", collapses)
+    execute(study(), str(tmp_path), workers=1)
+    rows = table(tmp_path / "private" / "comparison.csv")
+    assert {row["num_seeds"] for row in rows} == {"2"} and all(math.isfinite(float(row["p_holm"])) for row in rows)
+
+
+@pytest.mark.parametrize("where", [{"metrics": ("acu",)}, {"tuning": Tuning(TUNING.grid, (100,), "acu")}])
+def test_a_metric_that_no_run_has_is_named_with_those_there_are(tmp_path, made, where):
+    with pytest.raises(UserError, match="'acu', which no run measured: use one of auc"):
+        execute(study(**where), str(tmp_path), workers=1)
+
+
+def test_two_studies_do_not_share_a_folder_at_the_same_time(tmp_path, made, monkeypatch):
+    def starts_another(settings, folder):
+        with pytest.raises(UserError, match="in use by another process"):
+            execute(study(), str(tmp_path), workers=1)
+        return whole(settings, folder)
+
+    whole = pretended
+    monkeypatch.setitem(globals(), "pretended", starts_another)
+    execute(study(tuning=None), str(tmp_path), workers=1)
+
+
+def test_two_tables_of_ones_own_are_two_runs():
+    one, other = (
+        study(models={"a": {"data": {"name": "csv", "schema": "s.json", "path": path}}}).settings(
+            "a", "constant", 1.0, 0, {}
+        )
+        for path in ("a.csv", "b.csv")
+    )
+    assert run_hash(one) != run_hash(other)
+
+
+def test_the_figure_lists_contestants_from_the_top_in_every_panel(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(analysis.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    rows = [
+        {"model": m, "epsilon": 1.0, "contestant": c, "seed": s, "auc": 0.8 + 0.01 * s}
+        for m in "ab" for c in ("constant", "cosine") for s in (0, 1)
+    ]  # fmt: skip
+    found = study(epsilons=(1.0,), seeds=(0, 1))
+    analysis.figure(analysis.compare(rows, found), found, tmp_path)
+    assert all(axes.yaxis_inverted() for axes in drawn[0].axes)
 
 
 def test_without_tuning_nothing_is_marked(tmp_path, made):
@@ -171,16 +239,29 @@ def test_the_figure_has_a_panel_for_every_cell(tmp_path):
     assert text.count("epsilon 1") == text.count("epsilon 2") == 2 and "cosine" in text
 
 
+def is_over(group: int) -> bool:
+    """Whether all processes of a group end within 20 seconds; those that do not are killed."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.2)
+    os.killpg(group, signal.SIGKILL)
+    return False
+
+
 @pytest.mark.slow
 def test_the_smoke_study_runs_through_and_goes_on_after_a_kill(tmp_path):
     command = [sys.executable, "-m", "launch.study", "--config=configs/studies/noise_schedules.py:smoke"]
     command += [f"--workdir={tmp_path / 's'}", "--workers=1"]
-    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
     results = tmp_path / "s" / "private" / "runs"
     while not (results.is_dir() and len(list(results.glob("*.json"))) >= 2):
         assert killed.poll() is None
     killed.kill()
     killed.wait()
+    assert is_over(killed.pid), "a worker outlived the study"
     kept = {path.name: path.read_bytes() for path in results.glob("*.json")}
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert all((results / name).read_bytes() == content for name, content in kept.items())

@@ -33,37 +33,47 @@ class Paired(NamedTuple):
 def paired(contestant: Sequence[float], baseline: Sequence[float]) -> Paired:
     """Compares two conditions seed by seed.
 
+    Args:
+      contestant: one value per seed; NaN where there is none, which leaves the seed out.
+      baseline: likewise, in the same order.
+
+    Returns:
+      The comparison; all of it is NaN if fewer than two pairs are left. Where all differences are equal they count as
+      certain: p is 0 and the effect infinite, or 1 and 0 if they are zero.
+
     Raises:
-      ValueError: fewer than two pairs, or lengths that differ.
+      ValueError: fewer than two seeds, or lengths that differ.
 
     Source: Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", section 2.3, for the effect size.
     """
     if len(contestant) != len(baseline) or len(baseline) < 2:
         raise ValueError(f"{len(contestant)} and {len(baseline)} values: give the same seeds to both, at least two")
     differences = np.asarray(contestant, float) - np.asarray(baseline, float)
-    mean, spread, count = differences.mean(), differences.std(ddof=1), len(differences)
-    if spread == 0:
-        certain = 1.0 if mean == 0 else 0.0
-        return Paired(mean, mean, mean, certain, certain, math.copysign(math.inf, mean) if mean else 0.0)
-    signed_rank: Any = stats.wilcoxon(differences)
+    differences = differences[np.isfinite(differences)]
+    count = len(differences)
+    if count < 2:
+        return Paired(*[math.nan] * 6)
+    mean, spread = float(differences.mean()), float(differences.std(ddof=1))
+    signed_rank: Any = stats.wilcoxon(differences) if differences.any() else None
+    wilcoxon = float(signed_rank.pvalue) if signed_rank else 1.0
+    if np.ptp(differences) == 0:
+        effect = math.copysign(math.inf, mean) if mean else 0.0
+        return Paired(mean, mean, mean, float(mean == 0), wilcoxon, effect)
     half = stats.t.ppf(0.975, count - 1) * spread / math.sqrt(count)
-    return Paired(
-        float(mean),
-        float(mean - half),
-        float(mean + half),
-        float(stats.ttest_rel(contestant, baseline).pvalue),
-        float(signed_rank.pvalue),
-        float(mean / spread),
-    )
+    p_value = 2 * float(stats.t.sf(abs(mean) / (spread / math.sqrt(count)), count - 1))
+    return Paired(mean, float(mean - half), float(mean + half), p_value, wilcoxon, mean / spread)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values of a family of tests, adjusted so that the chance of any false rejection is bounded.
 
+    NaN stands for a test that could not be made: it stays NaN and does not count as one of the family.
+
     Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
     """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    made = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    for rank, index in enumerate(made):
+        largest = max(largest, min(1.0, (len(made) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from privsyn_jax.evaluation.statistics import holm, paired
 from privsyn_jax.study.plan import Study
+from privsyn_jax.workdir import PRIVATE_NOTICE
 
 _COLOURS = {"better": "#0b6bb8", "worse": "#d55e00", "open": "#5b6770"}
 _SIGNIFICANT = 0.05
@@ -41,11 +43,10 @@ def compare(runs: Sequence[Row], study: Study) -> list[Row]:
             rows.append(
                 {
                     "model": model, "epsilon": epsilon, "metric": metric, "contestant": name,
-                    "baseline": math.fsum(values[study.baseline]) / len(study.seeds),
-                    "value": math.fsum(values[name]) / len(study.seeds),
+                    "baseline": _mean(values[study.baseline]), "value": _mean(values[name]),
                     "difference": result.mean, "low": result.low, "high": result.high, "p_value": result.p_value,
                     "p_holm": p_holm, "wilcoxon": result.wilcoxon, "effect": result.effect,
-                    "num_seeds": len(study.seeds),
+                    "num_seeds": sum(map(math.isfinite, np.subtract(values[name], values[study.baseline]))),
                 }
             )  # fmt: skip
     return rows
@@ -92,7 +93,7 @@ def figure(comparison: Sequence[Row], study: Study, folder: Path) -> list[Path]:
     """The first metric's differences with their intervals, a panel for every model and epsilon; PNG and SVG."""
     names = [name for name in study.contestants if name != study.baseline]
     rows, columns = len(study.models), len(study.epsilons)
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9}):
         drawing = Figure(figsize=(2.2 + 2.7 * columns, 0.9 + (0.5 + 0.24 * len(names)) * rows), layout="constrained")
         axes = drawing.subplots(rows, columns, sharey=True, sharex="row", squeeze=False)
         for (row, model), (column, epsilon) in itertools.product(enumerate(study.models), enumerate(study.epsilons)):
@@ -107,15 +108,16 @@ def figure(comparison: Sequence[Row], study: Study, folder: Path) -> list[Path]:
                 panel.plot([entry["low"], entry["high"]], [place, place], color=colour, linewidth=1.6)
                 panel.plot(entry["difference"], place, "o" if verdict != "open" else "|", color=colour, markersize=6)
             panel.set_yticks(range(len(names)), names)
-            panel.invert_yaxis() if column == 0 and row == 0 else None
             panel.set_title(f"{model}, epsilon {epsilon:g}", fontsize=9)
             panel.grid(True, axis="x", color="#dfe3e8", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
-        for panel in axes[1:, 0]:
-            panel.invert_yaxis()
+        axes[0][0].invert_yaxis()  # of all panels, which share it
         words = study.metrics[0].replace("_", " ")
+        tuned = "tuned " if study.tuning is not None else ""
         drawing.supxlabel(
-            f"{words}: difference to {study.baseline}, 95 % interval; dots are significant (Holm)", fontsize=9
+            f"{words}: difference to the {tuned}{study.baseline} baseline, 95 % interval; dots are significant (Holm)\n"
+            f"{PRIVATE_NOTICE}",
+            fontsize=9,
         )
         paths = [folder / f"schedules.{kind}" for kind in ("png", "svg")]
         for path in paths:
@@ -135,6 +137,12 @@ def summary(comparison: Sequence[Row], metrics: Sequence[str]) -> list[str]:
         )
         lines.append(f"{metric}: {len(clear)} of {len(part)} comparisons significant{': ' + names if names else ''}")
     return lines
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the seeds that have a value; NaN if none has."""
+    present = [value for value in values if math.isfinite(value)]
+    return math.fsum(present) / len(present) if present else math.nan
 
 
 def _find(comparison: Sequence[Row], metric: str, cell: tuple[str, float], name: str | None = None) -> Row:

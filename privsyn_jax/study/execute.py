@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from privsyn_jax.study import analysis
-from privsyn_jax.study.plan import Study
+from privsyn_jax.study.plan import Overrides, Study
 from privsyn_jax.study.runs import Results, compete, tune
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
@@ -18,8 +22,10 @@ def execute(study: Study, path: str, *, workers: int) -> list[str]:
 
     All of it is below private/: utility was measured on real records without noise.
 
+    The CSV files begin with a comment: read them with pandas.read_csv(path, comment="#").
+
     Raises:
-      UserError: the folder holds something else.
+      UserError: the folder holds something else or is in use, or a metric that no run has.
     """
     root = Path(path)
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "private").is_dir())):
@@ -28,13 +34,35 @@ def execute(study: Study, path: str, *, workers: int) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     (folder / "README.txt").write_text(PRIVATE_NOTICE + "\n")
-    results = Results(folder)
-    tuned = tune(study, results, workers)
-    runs = compete(study, tuned, results, workers)
+    with _alone_in(folder):
+        results = Results(folder)
+        tuned = tune(study, results, workers)
+        return _write(study, tuned, compete(study, tuned, results, workers), folder)
+
+
+def _write(
+    study: Study, tuned: Mapping[tuple[str, float], Overrides], runs: list[analysis.Row], folder: Path
+) -> list[str]:
     comparison = analysis.compare(runs, study)
-    pd.DataFrame(runs).to_csv(folder / "results.csv", index=False)
-    pd.DataFrame(comparison).to_csv(folder / "comparison.csv", index=False)
+    for name, rows in (("results.csv", runs), ("comparison.csv", comparison)):
+        (folder / name).write_text(f"# {PRIVATE_NOTICE}\n{pd.DataFrame(rows).to_csv(index=False)}")
     (folder / "report.md").write_text(f"{PRIVATE_NOTICE}\n\n{analysis.markdown(comparison, study, tuned)}")
     figures = analysis.figure(comparison, study, folder)
     files = [folder / name for name in ("results.csv", "comparison.csv", "report.md")]
     return [*analysis.summary(comparison, study.metrics), *(str(file) for file in (*files, *figures))]
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, so that no second process does the same runs."""
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"--workdir {folder.parent} is in use by another process: wait for it or name another"
+            ) from None
+        yield
+    finally:
+        os.close(lock)

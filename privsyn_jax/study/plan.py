@@ -93,9 +93,9 @@ def override(settings: Mapping[str, Any], changes: Overrides) -> dict[str, Any]:
 
 
 def run_hash(settings: Mapping[str, Any]) -> str:
-    """Name of a run: equal settings and version, equal name. Where the data lie does not matter."""
+    """Name of a run: equal settings and version, equal name. Where a published data set lies does not matter."""
     what = {key: value for key, value in settings.items() if key != "data"}
-    data = {key: value for key, value in settings["data"].items() if key not in ("dir", "path", "test_path", "schema")}
+    data = {key: value for key, value in settings["data"].items() if key != "dir" and value != ""}
     content = {"settings": {**what, "data": data}, "version": importlib.metadata.version("privsyn_jax")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -6,10 +6,14 @@ import concurrent.futures
 import functools
 import itertools
 import json
+import math
 import multiprocessing
 import os
+import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from tqdm import tqdm
 from privsyn_jax.privacy.guard import PrivateFolder
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.study.plan import Study, best_choice, run_hash
-from privsyn_jax.types import Records, Schema
+from privsyn_jax.types import Records, Schema, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, write_json
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -51,14 +55,16 @@ def tune(study: Study, results: Results, workers: int) -> dict[tuple[str, float]
         return {cell: {} for cell in cells}
     jobs = {
         (cell, json.dumps(choice), seed): study.settings(cell[0], study.baseline, cell[1], seed, choice)
+        for seed in tuning.seeds  # outermost, so that workers do not compile the same program at the same time
         for cell in cells
         for choice in tuning.choices()
-        for seed in tuning.seeds
     }
     finish(jobs.values(), results, workers, "tuning")
     values: dict[tuple[str, float], dict[str, list[float]]] = {cell: {} for cell in cells}
-    for (cell, choice, _), settings in jobs.items():
-        values[cell].setdefault(choice, []).append(_found(results, settings)["metrics"][tuning.metric])
+    found = {job: _found(results, settings)["metrics"] for job, settings in jobs.items()}
+    _require_metric("tuning.metric", tuning.metric, found.values())
+    for (cell, choice, _), metrics in found.items():
+        values[cell].setdefault(choice, []).append(metrics.get(tuning.metric, -math.inf))
     return {cell: best_choice(tuning, values[cell]) for cell in cells}
 
 
@@ -72,12 +78,15 @@ def compete(
         for model, epsilon, contestant in itertools.product(study.models, study.epsilons, study.contestants)
     }
     finish(jobs.values(), results, workers, "runs")
+    found = {job: _found(results, settings) for job, settings in jobs.items()}
+    for metric in study.metrics:
+        _require_metric("metrics", metric, [result["metrics"] for result in found.values()])
     rows = []
-    for (model, epsilon, contestant, seed), settings in jobs.items():
-        result = _found(results, settings)
+    for (model, epsilon, contestant, seed), result in found.items():
         rows.append(
             {
                 "model": model, "epsilon": epsilon, "contestant": contestant, "seed": seed,
+                **dict.fromkeys(study.metrics, math.nan),  # where a run has none: a target of one class, for instance
                 **result["metrics"],
                 "epsilon_spent": result["epsilon"], "seconds": result["seconds"],
                 "tuned_on_private_data": bool(tuned[model, epsilon]),
@@ -98,12 +107,23 @@ def finish(jobs: Iterable[Mapping[str, Any]], results: Results, workers: int, wh
     for number in range(workers):
         turns.put(number)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start, (turns, workers, str(results.folder)))
-    with pool, tqdm(total=len(missing), desc=what, unit="run", dynamic_ncols=True) as bar:
+    is_terminal = sys.stderr.isatty()
+    started = time.perf_counter()
+    with pool, tqdm(total=len(missing), desc=what, unit="run", dynamic_ncols=True, disable=not is_terminal) as bar:
         futures = {pool.submit(run, settings, str(results.folder)): settings for settings in missing}
         try:
-            for future in concurrent.futures.as_completed(futures):
+            for number, future in enumerate(concurrent.futures.as_completed(futures), start=1):
                 results.put(futures[future], future.result())
                 bar.update()
+                if not is_terminal:
+                    left = (time.perf_counter() - started) / number * (len(missing) - number)
+                    print(
+                        f"{what} {number}/{len(missing)}, about {left / 60:.0f} min left", file=sys.stderr, flush=True
+                    )
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process died, perhaps of lack of memory: lower --workers and start again; runs done are kept"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -158,6 +178,21 @@ def _start(turns: Any, workers: int, folder: str) -> None:
 
     jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed study leaves no worker behind, waiting for work."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _require_metric(setting: str, metric: str, found: Iterable[Mapping[str, float]]) -> None:
+    known = {name for metrics in found for name in metrics}
+    if metric not in known:
+        raise UserError(f"{setting} names {metric!r}, which no run measured: use one of {', '.join(sorted(known))}")
 
 
 def _found(results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
