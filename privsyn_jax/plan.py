@@ -141,6 +141,11 @@ def make_plan(settings: Settings, schema: Schema) -> Plan:
       UserError: settings that cannot be met, naming the setting.
     """
     privacy = settings.privacy
+    if privacy.adaptive.rule == "loss" and settings.training.num_steps <= privacy.adaptive.num_blocks:
+        raise UserError(
+            f"training.num_steps is {settings.training.num_steps}, no more than privacy.adaptive.num_blocks = "
+            f"{privacy.adaptive.num_blocks}: the rule 'loss' needs blocks of several steps, so lower num_blocks"
+        )
     levels, num_groups = _relative_levels(settings, schema)
     delta = privacy.delta or 1.0 / schema.num_records**1.1
     shares = _shares(settings, schema)

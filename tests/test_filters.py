@@ -15,7 +15,7 @@ from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.rules import RULES, Released
 from privsyn_jax.privacy.spending import Account, AdaptiveSpending
 from privsyn_jax.settings import FILTERS, settings_from_dict
-from privsyn_jax.types import Column, Schema
+from privsyn_jax.types import Column, Schema, UserError
 
 SCHEMA = Schema(
     (Column("age", "integer", lower=0, upper=99), Column("sex", "categorical", categories=("f", "m"))), 20_000
@@ -217,3 +217,22 @@ def test_the_loss_rule_lowers_the_noise_when_the_loss_stops_falling():
 def test_a_wish_that_is_no_ratio_is_refused(wish):
     with pytest.raises(ValueError, match="must be a positive number"):
         run(spending("renyi", lambda history, even: wish))
+
+
+def test_the_loss_rule_is_refused_blocks_of_one_step_and_may_end_in_one():
+    def plan(num_steps):
+        sections = {
+            "privacy": {"delta": DELTA, "adaptive": {"rule": "loss", "filter": "renyi", "num_blocks": 4}},
+            "training": {"num_steps": num_steps, "expected_batch_size": 1024},
+        }
+        return make_plan(settings_from_dict(sections), SCHEMA)
+
+    with pytest.raises(UserError, match=r"training\.num_steps is 4, no more than privacy\.adaptive\.num_blocks = 4"):
+        plan(4)
+    found = plan(7)
+    account = Account(Ledger(), "training", "gradients", "DP-SGD")
+    spender = AdaptiveSpending(
+        found.levels[0], account, rule=RULES["loss"], privacy_filter=found.privacy_filter, num_blocks=4,
+        largest_ratio=2.0, multiple=1,
+    )  # fmt: skip
+    assert [block.num_steps for block in run(spender)] == [2, 2, 2, 1]

@@ -154,11 +154,11 @@ class AdaptiveSpending:
     def next_block(self, done: int, released: Logs | None) -> Level | None:
         if not self.receipt.is_booked:  # asking for it charges
             raise RuntimeError("training was to start before its budget was booked")
-        if released is not None:
-            self._remember(done, released)
         note_released(self.path, released)
         if done >= self._reference.num_steps:
             return None
+        if released is not None:
+            self._remember(done, released)
         length = min(self._block_length, self._reference.num_steps - done)
         blocks_left = -(-(self._reference.num_steps - done) // self._block_length)
         left = self._filter.budget - self._spent
