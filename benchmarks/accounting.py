@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dp_accounting
+from adult import cpu_model
 from dp_accounting import pld, rdp
 
 from privsyn_jax.privacy import accounting, calibration, renyi
@@ -143,13 +144,6 @@ def table(rows: list[dict], metrics: Sequence[str]) -> str:
     for workload in dict.fromkeys(row["workload"] for row in rows):
         lines.append(f"| {workload} | " + " | ".join(f"{values[workload, *column]:.4g}" for column in columns) + " |")
     return "\n".join(lines)
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from privsyn_jax.settings import PrivacySettings, Settings, model_defaults, settings_from_dict
+from privsyn_jax.privacy_settings import PrivacySettings
+from privsyn_jax.settings import Settings, model_defaults, settings_from_dict
 
 
 def default_config(model: str = "autoregressive") -> Any:

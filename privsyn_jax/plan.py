@@ -14,7 +14,8 @@ from privsyn_jax.privacy.calibration import calibrate_scale
 from privsyn_jax.privacy.filters import Filter
 from privsyn_jax.privacy.sampling import Sampler, exact_sampling_rate
 from privsyn_jax.privacy.schedules import Level
-from privsyn_jax.settings import AdaptiveSettings, Settings
+from privsyn_jax.privacy_settings import AdaptiveSettings
+from privsyn_jax.settings import Settings
 from privsyn_jax.transforms.discretize import unknown_columns
 from privsyn_jax.types import Schema, UserError
 

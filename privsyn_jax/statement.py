@@ -55,7 +55,7 @@ def privacy_statement(
             }
             for entry, share in zip(ledger.to_list(), _shares(ledger, plan), strict=True)
         ],
-        "path": [{**block, "l2_clip_norm": _finite(block["l2_clip_norm"])} for block in path],
+        "path": [_block(block, plan) for block in path],
         "declared_public": declared_public(schema),
         "not_covered": list(_NOT_COVERED),
         "warnings": list(plan.warnings),
@@ -78,6 +78,16 @@ def declared_public(schema: Schema) -> list[str]:
         if column.declared_public
     ]
     return facts
+
+
+def _block(block: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """A block of the path as strict JSON; under a filter, with what its odometer shows at the end of the block."""
+    plain = {**block, "l2_clip_norm": _finite(block["l2_clip_norm"])}
+    privacy_filter = plan.privacy_filter
+    if privacy_filter is not None:
+        spent = block["spent"] * privacy_filter.budget
+        plain["epsilon_so_far"] = _finite(privacy_filter.epsilon(spent, plan.release_events, plan.delta))
+    return plain
 
 
 def _shares(ledger: Ledger, plan: Plan) -> list[float]:

@@ -14,7 +14,8 @@ from privsyn_jax.privacy.filters import ReferenceFilter, RenyiFilter
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.rules import RULES, Released
 from privsyn_jax.privacy.spending import Account, AdaptiveSpending
-from privsyn_jax.settings import FILTERS, settings_from_dict
+from privsyn_jax.privacy_settings import FILTERS
+from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.types import Column, Schema, UserError
 
 SCHEMA = Schema(

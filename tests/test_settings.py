@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privsyn_jax.privacy.clipping import METHODS
-from privsyn_jax.settings import BudgetSettings, PrivacySettings, Settings, settings_from_dict
+from privsyn_jax.privacy_settings import BudgetSettings, PrivacySettings
+from privsyn_jax.settings import Settings, settings_from_dict
 from privsyn_jax.training.parallel import WRAPPERS
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import plain

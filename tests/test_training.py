@@ -15,7 +15,8 @@ from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.schedules import Level
-from privsyn_jax.settings import AdaptiveClipSettings, PrivacySettings, Settings, TrainingSettings
+from privsyn_jax.privacy_settings import AdaptiveClipSettings, PrivacySettings
+from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.marginals import choose_pairs
 from privsyn_jax.training.state import TrainState, initial_state

@@ -101,7 +101,8 @@ class ReferenceFilter:
         return [_steps(self.sampling_rate, self.noise_multiplier, int(self.budget)), leak_event(self._leak)]
 
     def epsilon(self, spent: float, before: Sequence[Event], delta: float) -> float:
-        steps = [_steps(self.sampling_rate, self.noise_multiplier, int(spent))] if spent else []
+        count = round(spent)
+        steps = [_steps(self.sampling_rate, self.noise_multiplier, count)] if count else []
         return accounting.epsilon_of([*before, *steps, leak_event(self._leak)], delta, discretization=accounting.COARSE)
 
     def cost(self, noise_multiplier: float, num_steps: int) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from privsyn_jax.report import svg
-from privsyn_jax.report.numbers import format_number, format_share
+from privsyn_jax.report.numbers import format_epsilon, format_number, format_share
 
 PATH_HEADER = ("steps", "expected batch", "noise multiplier", "clipping norm", "released while it ran")
 _RELEASED = {
@@ -30,7 +30,8 @@ def path_rows(path: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             if name in block and ("relative_noise" in block or name != "released_signal")
         ]
         if "spent" in block:
-            released.append(f"{format_share(block['spent'])} of the filter's budget spent by its end")
+            so_far = f", epsilon {format_epsilon(block['epsilon_so_far'])}" if "epsilon_so_far" in block else ""
+            released.append(f"{format_share(block['spent'])} of the filter's budget spent by its end{so_far}")
         norm = "its own" if "released_clip_norm" in block else format_number(block["l2_clip_norm"])
         rows.append(
             (
