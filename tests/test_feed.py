@@ -59,8 +59,7 @@ def run(step, records, compile_steps, num_steps=5, steps_per_dispatch=2, **level
         start(),
         records,
         key=jax.random.key(3),
-        spending=Unpaid(LEVEL._replace(**level), num_steps),
-        steps_per_dispatch=steps_per_dispatch,
+        spending=Unpaid(LEVEL._replace(**level), num_steps, steps_per_dispatch),
         hooks=[lambda state, log: logs.append(log) if log else None],
         compile_steps=compile_steps,
     )

@@ -55,16 +55,20 @@ STEADY = (1.0,) * 50
 
 def run(spender: AdaptiveSpending, signals=STEADY, losses=STEADY) -> list:
     """All blocks of a run whose steps release the given signals and losses."""
-    blocks, done, released = [], 0, None
-    for signal, loss in zip(signals, losses, strict=False):
-        block = spender.next_block(done, released)
-        if block is None:
-            return blocks
-        blocks.append(block)
-        done += block.num_steps
-        noise = np.linspace(-1, 1, block.num_steps)
-        released = {"released_signal": signal + noise, "released_loss": loss + 0.1 * noise}
-    raise AssertionError("the run did not end")
+    blocks, done = [], 0
+    while (part := spender.next_block(done)) is not None:
+        if done == sum(block.num_steps for block in blocks):
+            blocks.append(spender._block)
+            noise = np.linspace(-1, 1, blocks[-1].num_steps)
+            released = {
+                "released_signal": signals[len(blocks) - 1] + noise,
+                "released_loss": losses[len(blocks) - 1] + 0.1 * noise,
+            }
+        start = done - sum(block.num_steps for block in blocks[:-1])
+        assert part == blocks[-1]._replace(num_steps=part.num_steps) and part.num_steps <= 5
+        done += part.num_steps
+        spender.observe({name: values[start : start + part.num_steps] for name, values in released.items()})
+    return blocks
 
 
 def events_of(blocks) -> list:

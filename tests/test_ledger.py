@@ -76,9 +76,9 @@ def test_every_charge_is_on_disk_when_charge_returns(tmp_path):
     ledger = Ledger(path=path)
     for number, event in enumerate([GAUSSIAN, STEPS], start=1):
         ledger.charge(f"release {number}", "all columns", "noisy counts", event)
-        assert json.loads(path.read_text()) == ledger.to_list() and len(ledger.entries) == number
+        assert json.loads(path.read_text())["entries"] == ledger.to_list() and len(ledger.entries) == number
         assert [file.name for file in tmp_path.iterdir()] == ["ledger.json"]
-    assert Ledger.from_list(json.loads(path.read_text())).entries == ledger.entries
+    assert Ledger.from_list(json.loads(path.read_text())["entries"]).entries == ledger.entries
 
 
 def test_entries_cannot_be_taken_back_or_changed():

@@ -26,8 +26,8 @@ def test_a_block_is_on_disk_before_it_may_run(tmp_path):
     path = tmp_path / "ledger.json"
     spender, done, charged = spending(Ledger(path=path)), 0, []
     assert not path.exists()
-    while (block := spender.next_block(done, None)) is not None:
-        charged.append([entry["event"]["count"] for entry in json.loads(path.read_text())])
+    while (block := spender.next_block(done)) is not None:
+        charged.append([entry["event"]["count"] for entry in json.loads(path.read_text())["entries"]])
         assert sum(charged[-1]) == done + block.num_steps
         done += block.num_steps
     assert charged == [[3], [6], [7], [7, 3], [7, 5]]
@@ -41,18 +41,18 @@ def test_the_receipt_is_of_the_first_block_and_nothing_is_charged_twice():
     ledger = Ledger()
     spender = spending(ledger)
     assert spender.receipt.is_booked and spender.receipt.ledger is ledger and counts(ledger) == [3]
-    assert spender.next_block(0, None) == LEVELS[0]._replace(num_steps=3)
-    assert spender.next_block(0, None) is not None and counts(ledger) == [3]  # asked again: the same steps
-    spender.next_block(3, None)
+    assert spender.next_block(0) == LEVELS[0]._replace(num_steps=3)
+    assert spender.next_block(0) is not None and counts(ledger) == [3]  # asked again: the same steps
+    spender.next_block(3)
     assert counts(ledger) == [6]
 
 
 def test_a_run_taken_up_in_the_middle_pays_for_what_it_runs():
     ledger = Ledger()
     spender = spending(ledger)
-    assert spender.next_block(6, None) == LEVELS[0]._replace(num_steps=1)
-    assert spender.next_block(7, None) == LEVELS[1]._replace(num_steps=3)
-    assert counts(ledger) == [1, 3] and spender.next_block(12, None) is None
+    assert spender.next_block(6) == LEVELS[0]._replace(num_steps=1)
+    assert spender.next_block(7) == LEVELS[1]._replace(num_steps=3)
+    assert counts(ledger) == [1, 3] and spender.next_block(12) is None
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 50), st.integers(1, 6))
@@ -60,7 +60,7 @@ def test_blocks_add_up_to_the_plan(lengths, max_steps, num_groups):
     levels = [Level(length, 0.5, 5.0, 1.0 + number, 1.0) for number, length in enumerate(lengths)]
     ledger, done = Ledger(), 0
     spender = spending(ledger, Sampler(num_groups), max_steps, levels)
-    while (block := spender.next_block(done, None)) is not None:
+    while (block := spender.next_block(done)) is not None:
         assert block.num_steps <= max_steps
         done += block.num_steps
     assert done == sum(lengths) and sum(counts(ledger)) == -(-done // num_groups)
@@ -68,8 +68,9 @@ def test_blocks_add_up_to_the_plan(lengths, max_steps, num_groups):
 
 def test_what_was_released_stands_in_the_path():
     spender = spending(Ledger(), max_steps=7)
-    spender.next_block(0, None)
-    spender.next_block(7, {"released_unclipped": [0.4, 0.6]})
+    spender.next_block(0)
+    spender.observe({"released_unclipped": [0.4, 0.6]})
+    spender.next_block(7)
     assert spender.path[0]["released_unclipped"] == [0.5] and "released_unclipped" not in spender.path[1]
 
 

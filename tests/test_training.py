@@ -80,8 +80,7 @@ def train(step, num_steps, *, state=None, table=None, steps_per_dispatch=1, hook
         start(size) if state is None else state,
         records() if table is None else table,
         key=jax.random.key(seed),
-        spending=Unpaid(LEVEL._replace(**level), num_steps),
-        steps_per_dispatch=steps_per_dispatch,
+        spending=Unpaid(LEVEL._replace(**level), num_steps, steps_per_dispatch),
         hooks=hooks,
     )
 

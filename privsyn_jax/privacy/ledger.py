@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,29 @@ class Receipt:
 
 
 class Ledger:
-    """Entries that only grow; alone computes epsilon. With a path, every charge is on disk before it counts."""
+    """Entries that only grow; alone computes epsilon. With a path, every charge is on disk before it counts.
 
-    def __init__(self, entries: Iterable[Entry] = (), path: Path | None = None):
+    Who charges is an origin: a computation that is a function of the records alone, its noise included. Draws that an
+    origin has paid for are not charged to it again, since a repetition gives the same values; another origin, which
+    draws anew or rounds in another way, pays for its own.
+
+    Args:
+      path: file of the ledger.
+      origin: name of the computation that charges.
+      paid: origin -> name of an entry -> draws paid for, from the first on.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[Entry] = (),
+        path: Path | None = None,
+        *,
+        origin: str = "",
+        paid: Mapping[str, Mapping[str, int]] | None = None,
+    ):
         self._entries = tuple(entries)
-        self._path = path
+        self._path, self._origin = path, origin
+        self._paid = {who: dict(counts) for who, counts in (paid or {}).items()}
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -70,25 +88,35 @@ class Ledger:
     def events(self) -> list[accounting.Event]:
         return [entry.event for entry in self._entries]
 
-    def charge(self, name: str, reads: str, mechanism: str, event: accounting.Event) -> Receipt:
+    def paid(self, name: str, origin: str | None = None) -> int:
+        """How many draws of an entry an origin has paid for, by default the one that charges."""
+        return self._paid.get(self._origin if origin is None else origin, {}).get(name, 0)
+
+    def charge(
+        self, name: str, reads: str, mechanism: str, event: accounting.Event | None, *, upto: int | None = None
+    ) -> Receipt:
         """Books an event. Call it before the mechanism reads a record.
 
         An entry that differs in nothing but `count` grows by it instead of a new one being added.
 
+        Args:
+          event: None where a draw adds nothing to what is booked.
+          upto: afterwards, the origin has paid for the first `upto` draws of the name; if it had before, nothing
+            happens. None books in any case.
+
         Raises:
           ValueError: the event cannot be accounted for; nothing is booked.
         """
-        entry = Entry(name, reads, mechanism, copy.deepcopy(event))
-        entries = list(self._entries)
-        same = [number for number, other in enumerate(entries) if _without_count(other) == _without_count(entry)]
-        if same:
-            count = entries[same[0]].event["count"] + entry.event["count"]
-            entries[same[0]] = dataclasses.replace(entry, event={**entries[same[0]].event, "count": count})
-        else:
-            entries.append(entry)
+        if upto is not None and 0 < upto <= self.paid(name):
+            return Receipt(self, name)
+        entries, paid = list(self._entries), {who: dict(counts) for who, counts in self._paid.items()}
+        if event is not None:
+            entries = _with(entries, Entry(name, reads, mechanism, copy.deepcopy(event)))
+        if upto:
+            paid.setdefault(self._origin, {})[name] = upto
         if self._path is not None:
-            _write(self._path, [dataclasses.asdict(entry) for entry in entries])
-        self._entries = tuple(entries)
+            _write(self._path, {"entries": [dataclasses.asdict(entry) for entry in entries], "paid": paid})
+        self._entries, self._paid = tuple(entries), paid
         return Receipt(self, name)
 
     @property
@@ -125,11 +153,11 @@ class Ledger:
         return [dataclasses.asdict(entry) for entry in self._entries]
 
     @classmethod
-    def from_list(cls, plain: Iterable[dict[str, Any]], path: Path | None = None) -> Ledger:
-        return cls((Entry(**entry) for entry in plain), path)
+    def from_list(cls, plain: Iterable[dict[str, Any]]) -> Ledger:
+        return cls(Entry(**entry) for entry in plain)
 
     @classmethod
-    def read(cls, path: Path) -> Ledger:
+    def read(cls, path: Path, *, origin: str = "") -> Ledger:
         """The ledger that was written to the file, to be charged further there.
 
         Raises:
@@ -137,10 +165,8 @@ class Ledger:
         """
         try:
             plain = json.loads(path.read_text())
-            if not isinstance(plain, list):
-                raise TypeError("it holds no list")
-            return cls.from_list(plain, path)
-        except (TypeError, ValueError) as error:
+            return cls((Entry(**entry) for entry in plain["entries"]), path, origin=origin, paid=plain["paid"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a ledger ({error}): restore it as `Ledger.charge` wrote it") from None
 
 
@@ -150,12 +176,22 @@ def check_charged(charged: Sequence[accounting.Event], made: Sequence[accounting
         raise RuntimeError(f"{list(charged)} was charged, but the mechanism reports {list(made)}")
 
 
+def _with(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
+    """The entries with one more, or with a larger count."""
+    for number, other in enumerate(entries):
+        if _without_count(other) == _without_count(entry):
+            count = other.event["count"] + entry.event["count"]
+            grown = dataclasses.replace(entry, event={**other.event, "count": count})
+            return [*entries[:number], grown, *entries[number + 1 :]]
+    return [*entries, entry]
+
+
 def _without_count(entry: Entry) -> tuple[str, str, str, accounting.Event]:
     event = {name: value for name, value in entry.event.items() if name != "count"}
     return entry.name, entry.reads, entry.mechanism, event
 
 
-def _write(path: Path, plain: list[dict[str, Any]]) -> None:
+def _write(path: Path, plain: dict[str, Any]) -> None:
     """Replaces the file; it and its folder are on disk on return."""
     temporary = path.with_suffix(".tmp")
     with open(temporary, "w") as file:

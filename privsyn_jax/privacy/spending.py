@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -28,12 +29,17 @@ class Account(NamedTuple):
     reads: str
     mechanism: str
 
-    def charge(self, event: Event) -> Receipt:
-        return self.ledger.charge(self.name, self.reads, self.mechanism, event)
+    def charge(self, event: Event | None, upto: int) -> Receipt:
+        return self.ledger.charge(self.name, self.reads, self.mechanism, event, upto=upto)
+
+    @property
+    def paid(self) -> int:
+        """Steps that are paid for, from the first on."""
+        return self.ledger.paid(self.name)
 
 
 class Spending(Protocol):
-    """Chooses and pays the blocks of a run.
+    """Chooses and pays the steps of a run, as many at a time as are dispatched together.
 
     Attributes:
       receipt: of the first charge, which is made when it is first asked for.
@@ -45,63 +51,82 @@ class Spending(Protocol):
     @property
     def receipt(self) -> Receipt: ...
 
-    def next_block(self, done: int, released: Logs | None) -> Level | None:
-        """The steps to run after the first `done`, charged; None at the end.
+    def next_block(self, done: int) -> Level | None:
+        """The steps to run after the first `done`, charged; None at the end."""
+        ...
 
-        Args:
-          released: what the steps of the block before have released, by name, [steps] each; None at the start.
-        """
+    def observe(self, released: Logs) -> None:
+        """Takes note of what these steps have released, by name, float32 [steps] each."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that the next blocks depend on, as plain JSON; to be saved between two blocks."""
+        ...
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Takes up what `to_dict` gave."""
         ...
 
 
 class FixedSpending:
-    """Levels known beforehand, charged in blocks of at most max_steps steps."""
+    """Levels known beforehand, charged in blocks of at most max_steps steps.
 
-    def __init__(self, levels: Sequence[Level], sampler: Sampler, account: Account, *, max_steps: int):
+    Args:
+      first_step: where this ledger's origin began to train; steps before it were another's.
+    """
+
+    def __init__(
+        self, levels: Sequence[Level], sampler: Sampler, account: Account, *, max_steps: int, first_step: int = 0
+    ):
         self._levels, self._sampler, self._account, self._max_steps = list(levels), sampler, account, max_steps
-        self._charged, self._receipt = 0, None
+        self._first_step, self._receipt = first_step, None
         self.path: list[dict[str, Any]] = []
 
     @property
     def receipt(self) -> Receipt:
         if self._receipt is None:
-            self._block(0)
+            self._block(self._first_step)
         assert self._receipt is not None
         return self._receipt
 
-    def next_block(self, done: int, released: Logs | None) -> Level | None:
-        note_released(self.path, released)
+    def next_block(self, done: int) -> Level | None:
         block = self._block(done)
         if block is not None:
             note_block(self.path, done, block)
         return block
+
+    def observe(self, released: Logs) -> None:
+        note_released(self.path, released)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self.path = copy.deepcopy(saved["path"])
 
     def _block(self, done: int) -> Level | None:
         start = 0
         for level in self._levels:
             if done < start + level.num_steps:
                 block = level._replace(num_steps=min(self._max_steps, start + level.num_steps - done))
-                self._charge(done, block)
+                receipt = self._charge(done, block)
+                self._receipt = self._receipt or receipt
                 return block
             start += level.num_steps
         return None
 
-    def _charge(self, done: int, block: Level) -> None:
-        """Steps paid for before, in this process, are not charged again."""
-        first = max(done, self._charged)
-        stop = done + block.num_steps
-        if first >= stop:
-            return
-        event = self._sampler.event(
-            sampling_rate=block.sampling_rate,
-            noise_multiplier=block.noise_multiplier,
-            first_step=first,
-            num_steps=stop - first,
-        )
-        if event is not None:
-            receipt = self._account.charge(event)
-            self._receipt = self._receipt or receipt
-        self._charged = stop
+    def _charge(self, done: int, block: Level) -> Receipt:
+        """Steps that are paid for are not charged again."""
+        first, stop = max(done, self._account.paid), done + block.num_steps
+        event = None
+        if first < stop:
+            event = self._sampler.event(
+                sampling_rate=block.sampling_rate,
+                noise_multiplier=block.noise_multiplier,
+                first_step=first - self._first_step,
+                num_steps=stop - first,
+            )
+        return self._account.charge(event, stop)
 
 
 class AdaptiveSpending:
@@ -131,7 +156,9 @@ class AdaptiveSpending:
         self._reference, self._account, self._rule, self._filter = reference, account, rule, privacy_filter
         notches = math.floor(_NOTCHES_PER_OCTAVE * math.log2(largest_ratio) + 1e-9)
         self._ratios = [2.0 ** (k / _NOTCHES_PER_OCTAVE) for k in range(-notches, notches + 1)]
-        self._block_length = block_length(reference.num_steps, num_blocks, multiple)
+        self._block_length, self._max_steps = block_length(reference.num_steps, num_blocks, multiple), multiple
+        self._block, self._block_end = reference, 0  # the block that is running
+        self._heard: dict[str, list[float]] = {}  # what its steps have released so far
         self._history: list[Released] = []
         self._spent, self._receipt = 0.0, None
         self.path: list[dict[str, Any]] = []
@@ -146,19 +173,50 @@ class AdaptiveSpending:
         if self._receipt is None:
             steps, *slack = self._filter.events()
             for event in slack:
-                self._account._replace(name=f"{self._account.name}: slack of the filter").charge(event)
-            self._receipt = self._account.charge(steps)
+                self._account._replace(name=f"{self._account.name}: slack of the filter").charge(event, 1)
+            self._receipt = self._account.charge(steps, 1)
         assert self._receipt is not None
         return self._receipt
 
-    def next_block(self, done: int, released: Logs | None) -> Level | None:
+    def next_block(self, done: int) -> Level | None:
         if not self.receipt.is_booked:  # asking for it charges
             raise RuntimeError("training was to start before its budget was booked")
-        note_released(self.path, released)
-        if done >= self._reference.num_steps:
+        if done >= self._block_end and not self._choose(done):
             return None
-        if released is not None:
-            self._remember(done, released)
+        block = self._block._replace(num_steps=min(self._max_steps, self._block_end - done))
+        self._account.charge(None, done + block.num_steps)
+        return block
+
+    def observe(self, released: Logs) -> None:
+        for name, values in released.items():
+            self._heard.setdefault(name, []).extend(map(float, values))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "spent": self._spent,
+            "block": self._block._asdict(),
+            "block_end": self._block_end,
+            "heard": self._heard,
+            "history": [row._asdict() for row in self._history],
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        saved = copy.deepcopy(dict(saved))
+        self.path, self._spent, self._heard = saved["path"], saved["spent"], saved["heard"]
+        self._block, self._block_end = Level(**saved["block"]), saved["block_end"]
+        self._history = [Released(**row) for row in saved["history"]]
+        self._receipt = self._account.charge(None, 0)
+
+    def _choose(self, done: int) -> bool:
+        """Closes a block and chooses the next one; False at the end."""
+        heard = {name: np.asarray(values, np.float32) for name, values in self._heard.items()}
+        self._heard = {}
+        note_released(self.path, heard)
+        if done >= self._reference.num_steps:
+            return False
+        if heard:
+            self._remember(done, heard)
         length = min(self._block_length, self._reference.num_steps - done)
         blocks_left = -(-(self._reference.num_steps - done) // self._block_length)
         left = self._filter.budget - self._spent
@@ -167,15 +225,17 @@ class AdaptiveSpending:
             raise ValueError(f"the rule wished for the relative noise {wish}: it must be a positive number")
         ratio = self._last(length, left) if blocks_left == 1 else self._affordable(wish, blocks_left, left)
         if ratio is None:
-            return None
+            return False
         cost = self._cost(ratio, length)
         if not cost <= left:
             raise RuntimeError(f"a block of cost {cost} was about to start with {left} left: the filter is broken")
         self._spent += cost
-        block = self._reference._replace(num_steps=length, noise_multiplier=ratio * self._reference.noise_multiplier)
-        note_block(self.path, done, block)
+        noise_multiplier = ratio * self._reference.noise_multiplier
+        self._block = self._reference._replace(num_steps=length, noise_multiplier=noise_multiplier)
+        self._block_end = done + length
+        note_block(self.path, done, self._block)
         self.path[-1] |= {"relative_noise": ratio, "wish": wish, "spent": self._spent / self._filter.budget}
-        return block
+        return True
 
     def _cost(self, ratio: float, num_steps: int) -> float:
         return self._filter.cost(ratio * self._reference.noise_multiplier, num_steps)
@@ -236,9 +296,7 @@ def note_block(path: list[dict[str, Any]], done: int, block: Level) -> None:
     path.append(row)
 
 
-def note_released(path: list[dict[str, Any]], released: Logs | None) -> None:
-    """Notes the means over the last block of what its steps released."""
-    if released is None or not path:
-        return
+def note_released(path: list[dict[str, Any]], released: Logs) -> None:
+    """Notes the means over steps of the last block of what they released."""
     for name, values in released.items():
         path[-1].setdefault(name, []).append(float(np.mean(values)))

@@ -169,7 +169,6 @@ def train(
         records,
         key=secret,
         spending=spending,
-        steps_per_dispatch=training.steps_per_dispatch,
         keep_clip_norm=step.quantile_clip is not None,
         hooks=hooks,
         compile_steps=compile_steps,

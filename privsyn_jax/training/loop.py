@@ -24,7 +24,6 @@ def fit(
     *,
     key: jax.Array,
     spending: Spending,
-    steps_per_dispatch: int,
     keep_clip_norm: bool = False,
     hooks: Sequence[Hook] = (),
     compile_steps: Callable[[Callable[..., Any], int], Compiled] | None = None,
@@ -38,29 +37,22 @@ def fit(
       step: (state, records, key) -> (state, log).
       records: pytree of arrays, the whole encoded table, where compile_steps wants it.
       key: secret.
-      spending: chooses and pays every block before it runs.
+      spending: chooses and pays every block before it runs; a block is one dispatch.
       keep_clip_norm: the clipping norm is the state's own, not the block's.
-      compile_steps: how many steps become one dispatch, (step, count) -> Compiled; default `step.many_steps`, on one
+      compile_steps: (step, count) -> Compiled, which runs count steps; default `step.many_steps`, on one
         device that holds the records. See also `parallel` and `feed`.
       hooks: called before the first dispatch with empty logs, and after every dispatch with one log entry per step.
     """
-    dispatch, released = {}, None
+    dispatch: dict[int, Compiled] = {}
     for hook in hooks:
         hook(state, {})
-    while (block := spending.next_block(int(state.step), released)) is not None:
-        state = with_level(state, block, keep_clip_norm=keep_clip_norm)
-        stop, logs_of_block = int(state.step) + block.num_steps, []
-        while int(state.step) < stop:
-            count = min(steps_per_dispatch, stop - int(state.step))
-            if count not in dispatch:
-                dispatch[count] = (compile_steps or many_steps)(step, count)
-            state, logs = dispatch[count](state, records, key)
-            logs_of_block.append({name: np.asarray(values) for name, values in logs.items()})
-            for hook in hooks:
-                hook(state, logs_of_block[-1])
-        released = {
-            name: np.concatenate([logs[name] for logs in logs_of_block])
-            for name in logs_of_block[0]
-            if name.startswith("released_")
-        }
+    while (block := spending.next_block(int(state.step))) is not None:
+        count = block.num_steps
+        if count not in dispatch:
+            dispatch[count] = (compile_steps or many_steps)(step, count)
+        state, logs = dispatch[count](with_level(state, block, keep_clip_norm=keep_clip_norm), records, key)
+        found = {name: np.asarray(values) for name, values in logs.items()}
+        spending.observe({name: values for name, values in found.items() if name.startswith("released_")})
+        for hook in hooks:
+            hook(state, found)
     return state
