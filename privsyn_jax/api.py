@@ -16,8 +16,8 @@ from privsyn_jax.learn import learn
 from privsyn_jax.models import GENERATORS
 from privsyn_jax.plan import make_plan
 from privsyn_jax.privacy.guard import Private
-from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.settings import settings_from_dict
+from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.types import Schema
 
 
@@ -57,7 +57,7 @@ def fit(
     checked = settings_from_dict(sections)
     plan = make_plan(checked, schema)
     frame, _ = conform(records, schema, out_of_bounds=checked.data.out_of_bounds, source="the table")
-    run = learn(Private(frame), schema, plan, checked, Ledger())
+    run = learn(Private(frame), schema, plan, checked, Attempt.in_memory(checked.privacy.noise_seed))
     return run.with_dtypes({name: str(records[name].dtype) for name in schema.names})
 
 

@@ -16,13 +16,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from privsyn_jax.data.dtypes import restore_dtypes
 from privsyn_jax.data.validate import to_file_frame
+from privsyn_jax.files import write_json
 from privsyn_jax.models import GENERATORS
 from privsyn_jax.report import privacy_markdown
 from privsyn_jax.settings import Settings, settings_from_dict
 from privsyn_jax.synthesis.sampler import Synthesis, synthesize
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Generator, Params, Schema, UserError
-from privsyn_jax.workdir import plain, write_json
+from privsyn_jax.workdir import plain
 
 _FORMAT = 1
 

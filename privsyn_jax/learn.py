@@ -11,10 +11,12 @@ from privsyn_jax.fitted import Run, build_generator
 from privsyn_jax.plan import Plan, Release
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger, check_charged
-from privsyn_jax.privacy.noise import HostNoise, secret_key
+from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import Settings
 from privsyn_jax.statement import privacy_statement
 from privsyn_jax.training import dp_sgd, loop
+from privsyn_jax.training.attempt import Attempt
+from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Schema, UserError
@@ -25,7 +27,7 @@ def learn(
     schema: Schema,
     plan: Plan,
     settings: Settings,
-    ledger: Ledger,
+    attempt: Attempt,
     *,
     hooks: Sequence[loop.Hook] = (),
     announce: Callable[[str], None] = lambda message: None,
@@ -35,31 +37,35 @@ def learn(
     Args:
       frame: records that conform to the schema.
       plan: made from the same settings and schema.
-      ledger: receives every charge.
+      attempt: draws, receives every charge, and goes on where the one before it was killed.
       hooks: see training.loop.
       announce: told in words what comes next.
     """
-    noise, secret = HostNoise(settings.privacy.noise_seed), secret_key(settings.privacy.noise_seed)
-    announce("buying histograms and marginals")
-    transform = fit_transform(frame, schema, plan, settings, ledger, noise)
-    codes = frame.map(transform.encode)
+
+    def buy(noise: HostNoise) -> Purchases:
+        announce("buying histograms and marginals")
+        transform = fit_transform(frame, schema, plan, settings, attempt.ledger, noise)
+        codes, cardinalities = frame.map(transform.encode), transform.cardinalities
+        marginals = dp_sgd.buy_marginals(
+            codes, cardinalities, transform.one_way, plan=plan, ledger=attempt.ledger, noise=noise
+        )
+        return Purchases(transform, marginals)
+
+    transform, marginals = attempt.purchases(buy)
     generator = build_generator(settings, transform.schema, transform.cardinalities)
-    marginals = dp_sgd.buy_marginals(
-        codes, transform.cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise
-    )
     announce(f"training on {jax.devices()[0].device_kind}")
     params, path = dp_sgd.train(
         generator,
-        codes,
+        frame.map(transform.encode),
         transform.cardinalities,
         marginals,
         plan=plan,
         settings=settings,
-        ledger=ledger,
-        secret=secret,
+        attempt=attempt,
         hooks=hooks,
     )
-    return Run(settings, transform, params, privacy_statement(ledger, plan, settings, schema, path))
+    statement = privacy_statement(attempt.ledger, plan, settings, schema, path, warnings=attempt.warnings)
+    return Run(settings, transform, params, statement)
 
 
 def fit_transform(
@@ -73,7 +79,7 @@ def fit_transform(
     if settings.transform.edges == "public" or histograms is None:
         return discretize.fit_public(schema, num_bins=settings.transform.num_bins)
     what = "noisy counts of every column on a fine public grid"
-    receipt = ledger.charge(histograms.name, "all columns", what, histograms.event)
+    receipt = ledger.charge(histograms.name, "all columns", what, histograms.event, upto=1)
     transform, event = discretize.fit_purchased(
         schema,
         frame.open(receipt),
@@ -93,8 +99,10 @@ def _buy_categories(
     names = discretize.unknown_columns(schema)
     reads = f"the values of {', '.join(names)}"
     alone = {"kind": "approximate", "epsilon": 0.0, "delta": delta, "count": 1}
-    ledger.charge("categories held by one record", reads, "the chance that such a value passes the threshold", alone)
-    receipt = ledger.charge(bought.name, reads, "values whose noisy count is above a threshold", bought.event)
+    what = "the chance that such a value passes the threshold"
+    ledger.charge("categories held by one record", reads, what, alone, upto=1)
+    what = "values whose noisy count is above a threshold"
+    receipt = ledger.charge(bought.name, reads, what, bought.event, upto=1)
     schema, events = discretize.buy_categories(
         schema, frame.open(receipt), noise_multiplier=bought.noise_multiplier, delta=delta, noise=noise
     )

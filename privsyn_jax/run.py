@@ -15,22 +15,23 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from privsyn_jax import evaluation, report
 from privsyn_jax.data import DATASETS
+from privsyn_jax.data.schema import schema_to_dict
 from privsyn_jax.explain import plan_lines
+from privsyn_jax.files import write_json
 from privsyn_jax.fitted import Run, build_generator, load, write_table
 from privsyn_jax.learn import learn
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy import accounting
-from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.sampler import Synthesis, check_conditions
-from privsyn_jax.training.loop import Hook
+from privsyn_jax.training.attempt import open_attempt
+from privsyn_jax.training_log import TrainingLog, read_training_log
 from privsyn_jax.transforms.discretize import fit_public, unknown_columns
 from privsyn_jax.types import Records, Schema, UserError
-from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain, write_json
+from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain
 
 _CURVE_POINTS = 12
 _CONDITIONED = "The synthetic rows met synthesis.conditions and are compared with all real rows: expect a difference."
@@ -54,15 +55,18 @@ def prepare(settings: Settings) -> tuple[Schema, Plan]:
 def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], None]) -> list[str]:
     """The whole run in one folder; returns the lines to end with.
 
-    A folder that already holds this run, finished, is only reported on: running again would spend again.
+    A folder that already holds this run, finished, is only reported on: running again would spend again. One that
+    holds an unfinished attempt is gone on with.
 
     Raises:
-      UserError: bad input; nothing is left behind.
+      UserError: bad input, and nothing is left behind; or storage that fails, and what was whole is still there.
+      SystemExit: on SIGTERM or Ctrl-C while training, after saving.
     """
     schema, plan = prepare(settings)
     announce("\n".join(plan_lines(plan, schema)))
     records = DATASETS[settings.data.name].load(settings.data, schema)
-    with open_workdir(path, settings.to_dict(), records.content_hash) as workdir:
+    source = {"content_hash": records.content_hash, "schema": schema_to_dict(schema)}
+    with open_workdir(path, settings.to_dict(), source) as workdir:
         if workdir.is_finished:
             announce("this folder already holds the finished run; running again would spend the budget again")
             return summary(workdir)
@@ -72,13 +76,12 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **clamped})
         curve = _epsilon_curve(plan)
         lap, seconds = _stopwatch()
-        if workdir.release.is_dir():  # a former process stopped after releasing: nothing is to be spent again
-            run = load(workdir.release)
-        else:
-            ledger = Ledger(path=workdir.new_ledger())
-            with _TrainingLog(workdir, plan, curve) as hook:
-                run = learn(records.train, schema, plan, settings, ledger, hooks=[hook], announce=announce)
+        if not (workdir.release.is_dir() or workdir.trained.is_dir()):
+            run = _train(records, schema, plan, curve, settings, workdir, announce)
+            with workdir.becoming(workdir.trained) as folder:
+                run.write(folder)
             lap("training")
+        run = load(workdir.release if workdir.release.is_dir() else workdir.trained)
         announce("sampling")
         synthesis = run.synthesize(
             settings.synthesis.num_samples or schema.num_records,
@@ -88,6 +91,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         synthetic = synthesis.frame
         if not workdir.release.is_dir():
             _release(run, synthesis, workdir)
+        workdir.forget()
         lap("sampling")
         if settings.evaluation.enabled:
             announce("evaluating against real rows (stays private)")
@@ -124,8 +128,30 @@ def parse_conditions(text: str) -> dict[str, Any]:
     return conditions
 
 
+def _train(
+    records: Records,
+    schema: Schema,
+    plan: Plan,
+    curve: list[tuple[int, float]],
+    settings: Settings,
+    workdir: Workdir,
+    announce: Callable[[str], None],
+) -> Run:
+    with (
+        open_attempt(workdir.private, settings, announce=announce) as attempt,
+        TrainingLog(
+            workdir.private,
+            num_steps=plan.num_steps,
+            curve=curve,
+            first_step=attempt.step,
+            tensorboard=settings.training.tensorboard,
+        ) as log,
+    ):
+        return learn(records.train, schema, plan, settings, attempt, hooks=[log], announce=announce)
+
+
 def _release(run: Run, synthesis: Synthesis, workdir: Workdir) -> None:
-    with workdir.new_release() as folder:
+    with workdir.becoming(workdir.release) as folder:
         write_table(synthesis.frame, run.schema, folder / "synthetic.csv")
         run.write(folder)
         if synthesis.exact or synthesis.rejected_on:
@@ -162,7 +188,7 @@ def _write_page(records, synthetic, schema, plan, curve, settings, workdir: Work
             curves=details["curves"],
             pair_errors=details["pair_errors"],
             epsilon_over_steps=curve,
-            training=_read_training_log(workdir),
+            training=read_training_log(workdir.private),
             train=records.train.open_under(workdir.private_folder),
             test=records.test.open_under(workdir.private_folder),
             synthetic=synthetic,
@@ -184,42 +210,6 @@ def _epsilon_curve(plan: Plan) -> list[tuple[int, float]]:
         return []
     steps = np.unique(np.linspace(0, plan.num_steps, _CURVE_POINTS).round().astype(int))
     return accounting.epsilon_over_steps(plan.release_events, plan.training_events, steps.tolist(), plan.delta)
-
-
-class _TrainingLog:
-    """Context manager giving a hook that moves the progress bar and appends to private/training.jsonl."""
-
-    def __init__(self, workdir: Workdir, plan: Plan, curve: list[tuple[int, float]]):
-        self._path, self._plan, self._curve = workdir.private / "training.jsonl", plan, curve
-
-    def __enter__(self) -> Hook:
-        self._file = open(self._path, "w")
-        self._file.write(json.dumps({"notice": PRIVATE_NOTICE}) + "\n")
-        self._bar = None
-        return self._record
-
-    def __exit__(self, *_) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._file.close()
-
-    def _record(self, state, logs) -> None:
-        if self._bar is None:
-            self._bar = tqdm(total=self._plan.num_steps, desc="training", unit="step", dynamic_ncols=True)
-        done, count = int(state.step), len(logs.get("loss", ()))
-        for offset in range(count):
-            row = {name: float(values[offset]) for name, values in logs.items()}
-            self._file.write(json.dumps({"step": done - count + offset + 1, **row}) + "\n")
-        self._file.flush()
-        if self._curve:
-            steps, epsilons = zip(*self._curve, strict=True)
-            self._bar.set_postfix_str(f"epsilon {np.interp(done, steps, epsilons):.3f}", refresh=False)
-        self._bar.update(count)
-
-
-def _read_training_log(workdir: Workdir) -> dict[str, list[float]]:
-    lines = (workdir.private / "training.jsonl").read_text().splitlines()[1:]
-    return pd.DataFrame([json.loads(line) for line in lines]).to_dict(orient="list")
 
 
 def _stopwatch() -> tuple[Callable[[str], None], dict[str, float]]:

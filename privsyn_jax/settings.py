@@ -90,6 +90,8 @@ class TrainingSettings:
       num_devices: devices that share a step; 0 means all.
       device_wrapper: "pmap" or "shard_map", for several devices.
       records_on: where the encoded records stay: "device", "host", or "auto" (host if they do not fit).
+      checkpoint_seconds: time between two saved states of a run.
+      tensorboard: whether the training log is also written as TensorBoard event files, under private/.
     """
 
     num_steps: int = 400
@@ -104,6 +106,8 @@ class TrainingSettings:
     num_devices: int = 0
     device_wrapper: str = "pmap"
     records_on: str = "auto"
+    checkpoint_seconds: float = 60.0
+    tensorboard: bool = False
 
     def __post_init__(self):
         require(
@@ -126,6 +130,10 @@ class TrainingSettings:
         require(
             0 < self.learning_rate < math.inf,
             f"training.learning_rate is {self.learning_rate}: give a finite number above 0",
+        )
+        require(
+            self.checkpoint_seconds >= 0,
+            f"training.checkpoint_seconds is {self.checkpoint_seconds}: give 0 (after every dispatch) or more",
         )
         require(0 <= self.ema_decay < 1, f"training.ema_decay is {self.ema_decay}: give a number from 0 to below 1")
 

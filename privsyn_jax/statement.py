@@ -27,12 +27,19 @@ _NOT_COVERED = (
 
 
 def privacy_statement(
-    ledger: Ledger, plan: Plan, settings: Settings, schema: Schema, path: Sequence[Mapping[str, Any]]
+    ledger: Ledger,
+    plan: Plan,
+    settings: Settings,
+    schema: Schema,
+    path: Sequence[Mapping[str, Any]],
+    *,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The report as strict JSON; epsilon is null where there is no bound.
 
     Args:
       path: blocks of training steps, see `privacy.spending`.
+      warnings: of this run, besides those of the plan.
 
     Raises:
       RuntimeError: dp-accounting or the Renyi accountant does not agree with epsilon.
@@ -58,7 +65,7 @@ def privacy_statement(
         "path": [_block(block, plan) for block in path],
         "declared_public": declared_public(schema),
         "not_covered": list(_NOT_COVERED),
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *warnings, *_above_target(epsilon, plan)],
         "seeded_noise": settings.privacy.noise_seed is not None,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
@@ -78,6 +85,16 @@ def declared_public(schema: Schema) -> list[str]:
         if column.declared_public
     ]
     return facts
+
+
+def _above_target(epsilon: float, plan: Plan) -> list[str]:
+    """A run that repeated steps with other noise has spent more than was planned."""
+    if not (math.isfinite(plan.epsilon) and epsilon > plan.epsilon * (1 + 1e-6)):
+        return []
+    return [
+        f"EPSILON ABOVE THE PLAN: {epsilon:.4g} was spent where {plan.epsilon:.4g} was planned, because the run was "
+        "interrupted and part of it was drawn again."
+    ]
 
 
 def _block(block: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

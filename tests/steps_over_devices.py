@@ -20,8 +20,10 @@ from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.sampling import exact_sampling_rate
 from privsyn_jax.privacy.schedules import Level
+from privsyn_jax.privacy.secret import Secret
 from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd
+from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.training.parallel import AXIS, WRAPPERS, DataParallel
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, Shard, many_steps, repeated
@@ -36,7 +38,7 @@ CASES = {  # rows, sampling rate, numbers of devices
 }
 DISPATCHES, STEPS_PER_DISPATCH = 3, 2
 CLIP_NORM, NOISE_MULTIPLIER, EXPECTED_BATCH_SIZE = 3.0, 2.0, 8.0
-NOISE_SIZE = 20_000
+NOISE_SIZE, SEED = 20_000, 7
 LEVEL = Level(1, 0.5, EXPECTED_BATCH_SIZE, NOISE_MULTIPLIER, CLIP_NORM)
 OPTIMIZER, SGD = optax.sgd(0.1, momentum=0.9), optax.sgd(1.0)
 
@@ -44,7 +46,7 @@ num_traces, compilations = 0, []
 
 
 def key() -> jax.Array:
-    return jax.random.key(7)
+    return jax.random.key(SEED)
 
 
 def table(num_rows: int) -> dict[str, np.ndarray]:
@@ -215,8 +217,7 @@ def trained(num_rows: int = 30, **settings) -> dict[str, np.ndarray]:
         None,
         plan=plan,
         settings=Settings(training=TrainingSettings(num_steps=3, steps_per_dispatch=3, **settings)),
-        ledger=Ledger(),
-        secret=key(),
+        attempt=Attempt(Secret(b"", seed=SEED), Ledger()),
     )
     return copied(params["private"])
 

@@ -17,8 +17,10 @@ from privsyn_jax.learn import learn
 from privsyn_jax.plan import make_plan
 from privsyn_jax.privacy.guard import Opening, Private, PrivateFolder, UnchargedAccess
 from privsyn_jax.privacy.ledger import Ledger, Receipt
+from privsyn_jax.privacy.secret import Secret
 from privsyn_jax.run import execute
 from privsyn_jax.settings import DataSettings, settings_from_dict
+from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.types import Column, Records, Schema
 
 ROOT = Path(__file__).parent.parent
@@ -259,7 +261,11 @@ def run_of(privacy, model="tvae"):
         "training": {"num_steps": 6, "steps_per_dispatch": 2, "expected_batch_size": 64},
     }
     settings, records, ledger = settings_from_dict(sections), Private(FRAME), Ledger()
-    return records, learn(records, SCHEMA, make_plan(settings, SCHEMA), settings, ledger), ledger
+    return (
+        records,
+        learn(records, SCHEMA, make_plan(settings, SCHEMA), settings, Attempt(Secret.fresh(), ledger)),
+        ledger,
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,7 +292,7 @@ def test_whatever_changes_over_the_steps_is_paid_for_first(privacy):
 
 
 def test_a_ledger_that_books_nothing_opens_nothing(monkeypatch):
-    monkeypatch.setattr(Ledger, "charge", lambda self, name, *_: Receipt(self, name))
+    monkeypatch.setattr(Ledger, "charge", lambda self, name, *_, **__: Receipt(self, name))
     with pytest.raises(UnchargedAccess, match="private records were to be opened with"):
         run_of({})
 

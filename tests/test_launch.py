@@ -1,5 +1,6 @@
 """The programs as a user calls them: every file of a workdir, and one sentence for bad input."""
 
+import collections
 import json
 import os
 import re
@@ -80,7 +81,7 @@ def test_the_reported_epsilon_is_what_the_ledger_adds_up_to(quickstart):
     assert report["epsilon_rdp"] >= report["epsilon"]
     assert report["private"] is True and report["seeded_noise"] is False
     assert [entry["name"] for entry in report["ledger"]] == ["histograms", "pair scores", "pair marginals", "training"]
-    assert json.loads((workdir / "private" / "ledger.json").read_text()) == ledger.to_list()
+    assert json.loads((workdir / "private" / "ledger.json").read_text())["entries"] == ledger.to_list()
     assert sum(entry["share"] for entry in report["ledger"]) == pytest.approx(1.0)
 
 
@@ -305,23 +306,35 @@ def test_a_run_stopped_after_its_release_is_finished_without_training_again(tmp_
     run_tiny(plain, tmp_path)
     workdir = tmp_path / "run"
     released = (workdir / "release" / "synthetic.csv").read_bytes()
+    ledger = json.loads((workdir / "private" / "ledger.json").read_text())
     (workdir / "private" / "report.html").unlink()
     run_tiny(plain, tmp_path)
     assert (workdir / "private" / "report.html").is_file()
     assert (workdir / "release" / "synthetic.csv").read_bytes() == released
-    assert not list((workdir / "private").glob("ledger.unfinished-*"))
+    assert json.loads((workdir / "private" / "ledger.json").read_text()) == ledger
 
 
-def test_the_ledger_of_an_unfinished_attempt_is_kept(tmp_path):
-    plain = {**write_inputs(tmp_path, frame=make_frame()), "privacy": {"epsilon": float("inf")}}
+def test_a_run_whose_release_was_removed_pays_again(tmp_path):
+    """Its secret is gone, so whatever comes out now is a second outcome beside the one that was there."""
+    plain = {**write_inputs(tmp_path, frame=make_frame()), "privacy": {"epsilon": 1.0}}
     run_tiny(plain, tmp_path)
     workdir = tmp_path / "run"
+
+    def counts():
+        entries = json.loads((workdir / "private" / "ledger.json").read_text())["entries"]
+        found = collections.Counter()
+        for entry in entries:
+            found[entry["name"]] += entry["event"]["count"]
+        return found
+
+    once = counts()
     shutil.rmtree(workdir / "release")
     run_tiny(plain, tmp_path)
-    first, second = (
-        json.loads((workdir / "private" / name).read_text()) for name in ("ledger.unfinished-1.json", "ledger.json")
-    )
-    assert first == second
+    assert counts() == once + once
+    report = json.loads((workdir / "release" / "privacy_report.json").read_text())
+    assert report["epsilon"] > 1.3
+    assert any("bought again" in warning for warning in report["warnings"])
+    assert any("EPSILON ABOVE THE PLAN" in warning for warning in report["warnings"])
 
 
 def test_an_impossible_condition_is_refused_before_any_record_is_read(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Entry, Ledger, Receipt, check_charged
 from privsyn_jax.report import guarantee, privacy_markdown
+from privsyn_jax.types import UserError
 
 GAUSSIAN = {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1}
 STEPS = {"kind": "poisson_gaussian", "sampling_rate": 0.05, "noise_multiplier": 3.0, "count": 50}
@@ -141,13 +142,22 @@ def test_a_receipt_is_booked_only_where_its_entry_stands():
 
 def test_a_charge_that_cannot_be_written_is_not_booked(tmp_path):
     ledger = Ledger(path=tmp_path / "absent" / "ledger.json")
-    with pytest.raises(OSError):
-        ledger.charge("histograms", "all columns", "noisy counts", GAUSSIAN)
-    assert ledger.entries == ()
+    with pytest.raises(UserError, match=r"ledger\.json cannot be written \(No such file or directory\): free space"):
+        ledger.charge("histograms", "all columns", "noisy counts", GAUSSIAN, upto=1)
+    assert ledger.entries == () and ledger.paid("histograms") == 0
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[1]", '[{"name": "x"}]', '[{"name":"x","reads":"","mechanism":"","event":{}}]']
+    "content",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"entries": [], "pa',
+        '{"entries": [{"name": "x"}], "paid": {}}',
+        '{"entries": [], "paid": 1}',
+        '{"entries": [{"name":"x","reads":"","mechanism":"","event":{}}], "paid": {}}',
+    ],
 )
 def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
     path = tmp_path / "ledger.json"
@@ -207,3 +217,37 @@ def test_every_kind_has_words_for_the_report():
         assert "{" not in guarantee.noise_words(event)
     ledger = charged(*EVERY_KIND)
     assert ledger.epsilon(1e-5) < ledger.epsilon_rdp(1e-5)
+
+
+def test_what_an_origin_has_paid_is_not_charged_to_it_again(tmp_path):
+    path = tmp_path / "ledger.json"
+
+    def charge(ledger, count, upto):
+        event = {"kind": "gaussian", "noise_multiplier": 4.0, "count": count} if count else None
+        assert ledger.charge("training", "gradients", "noisy sums", event, upto=upto).is_booked
+        return [sum(entry.event["count"] for entry in part.entries) for part in (ledger, Ledger.read(path))]
+
+    first = Ledger(path=path).charged_by("first")
+    assert charge(first, 3, 3) == [3, 3] and charge(first, 3, 3) == [3, 3] and charge(first, 2, 2) == [3, 3]
+    assert charge(first, 2, 5) == [5, 5] and first.paid("training") == 5
+    again = Ledger.read(path).charged_by("first")  # as after a crash
+    assert charge(again, 5, 5) == [5, 5] and charge(again, None, 7) == [5, 5] and again.paid("training") == 7
+    other = Ledger.read(path).charged_by("second")
+    assert other.paid("training") == 0 and other.paid("training", "first") == 7 and other.has_paid("first")
+    assert charge(other, 4, 4) == [9, 9]
+    assert charge(Ledger.read(path).charged_by("first"), 7, 7) == [9, 9]
+    unnamed = Ledger.read(path)
+    for total in (10, 11):  # without a number of draws, everything is booked
+        unnamed.charge("training", "gradients", "noisy sums", {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1})
+        assert unnamed.entries[0].event["count"] == total
+
+
+def test_a_ledger_that_lags_behind_is_seen():
+    def ledger(*counts):
+        return Ledger(
+            Entry(f"entry {noise}", "all", "counts", {"kind": "gaussian", "noise_multiplier": noise, "count": count})
+            for noise, count in enumerate(counts, start=1)
+        )
+
+    assert ledger(2, 3).covers(ledger(2, 3)) and ledger(2, 3).covers(ledger(1)) and ledger(2).covers(Ledger())
+    assert not ledger(2).covers(ledger(2, 1)) and not ledger(2, 3).covers(ledger(3))

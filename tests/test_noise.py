@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from privsyn_jax.privacy.noise import HostNoise, add_gaussian_noise, secret_key
+from privsyn_jax.privacy.noise import HostNoise, add_gaussian_noise
+from privsyn_jax.privacy.secret import Secret
 
 COUNT = 200_000
 STANDARD_ERRORS = 5.0
+SOURCES = {"host": lambda seed: None, "host seeded": lambda seed: seed, "host secret": lambda seed: bytes([seed] * 32)}
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -24,7 +26,7 @@ def device_noise(key, stddev, shape=(COUNT,)):
 def draw(kind: str, stddev: float, seed: int = 7) -> np.ndarray:
     if kind == "device":
         return np.asarray(device_noise(jax.random.key(seed), stddev), np.float64)
-    return HostNoise(seed if kind == "host seeded" else None).normal((COUNT,), stddev=stddev)
+    return HostNoise(SOURCES[kind](seed)).normal((COUNT,), stddev=stddev)
 
 
 def surprises(sample: np.ndarray, stddev: float) -> dict[str, float]:
@@ -45,7 +47,7 @@ def surprising(sample: np.ndarray, stddev: float) -> set[str]:
     return {name for name, size in surprises(sample, stddev).items() if not size < STANDARD_ERRORS}
 
 
-@pytest.mark.parametrize("kind", ["device", "host", "host seeded"])
+@pytest.mark.parametrize("kind", ["device", *SOURCES])
 @pytest.mark.parametrize("noise_multiplier", [0.5, 1.0, 4.0])
 def test_noise_is_normal_with_the_stated_stddev(kind, noise_multiplier):
     stddev = 2.0 * noise_multiplier
@@ -196,8 +198,25 @@ def test_seeded_streams_repeat_and_unseeded_ones_do_not():
 
 
 def test_secret_keys_differ_in_both_words_unless_seeded():
-    words = np.stack([jax.random.key_data(secret_key(None)) for _ in range(20)])
+    words = np.stack([jax.random.key_data(Secret.fresh().key()) for _ in range(20)])
     assert words.shape == (20, 2)
     assert len(np.unique(words[:, 0])) == len(np.unique(words[:, 1])) == 20  # 64 bits, where a seed sets only 32
-    assert np.array_equal(*(jax.random.key_data(secret_key(5)) for _ in range(2)))
-    assert not np.array_equal(jax.random.key_data(secret_key(5)), jax.random.key_data(secret_key(6)))
+    assert np.array_equal(*(jax.random.key_data(Secret.fresh(5).key()) for _ in range(2)))
+    assert not np.array_equal(jax.random.key_data(Secret.fresh(5).key()), jax.random.key_data(Secret.fresh(6).key()))
+
+
+def test_a_secret_repeats_its_draws_and_gives_every_origin_draws_of_its_own():
+    secret = Secret.fresh()
+    again = Secret(secret.entropy)
+
+    def draws(secret, origin):
+        noise = secret.host_noise(origin)
+        words = jax.random.key_data(secret.key(origin))
+        return np.concatenate([noise.normal((4,), stddev=1.0), noise.uniform((4,)), words])
+
+    assert np.array_equal(draws(secret, "a"), draws(again, "a"))
+    drawn = np.stack([draws(secret, "a"), draws(secret, "b"), draws(Secret.fresh(), "a")])
+    assert all(len(np.unique(column)) == 3 for column in drawn.T)
+    assert len(set(drawn[0])) == 10
+    assert secret.fingerprint == again.fingerprint != Secret.fresh().fingerprint
+    assert secret.entropy.hex() not in repr(secret) and repr(secret.entropy) not in repr(secret)

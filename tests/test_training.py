@@ -15,9 +15,11 @@ from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.schedules import Level
+from privsyn_jax.privacy.secret import Secret
 from privsyn_jax.privacy_settings import AdaptiveClipSettings, PrivacySettings
 from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
+from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.training.marginals import choose_pairs
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, many_steps
@@ -260,8 +262,7 @@ def trained(monkeypatch, plan, hooks=(), **privacy):
             privacy=PrivacySettings(**privacy),
             training=TrainingSettings(num_steps=plan.num_steps, ema_decay=0.5, microbatch_size=4, steps_per_dispatch=1),
         ),
-        ledger=ledger,
-        secret=jax.random.key(0),
+        attempt=Attempt(Secret(b"", seed=0), ledger),
         hooks=[functools.partial(hook, ledger) for hook in hooks],
     )
     return params, path, ledger

@@ -6,11 +6,11 @@ import copy
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from privsyn_jax.files import write_bytes
 from privsyn_jax.privacy import accounting
 
 
@@ -64,7 +64,6 @@ class Ledger:
 
     Args:
       path: file of the ledger.
-      origin: name of the computation that charges.
       paid: origin -> name of an entry -> draws paid for, from the first on.
     """
 
@@ -73,11 +72,10 @@ class Ledger:
         entries: Iterable[Entry] = (),
         path: Path | None = None,
         *,
-        origin: str = "",
         paid: Mapping[str, Mapping[str, int]] | None = None,
     ):
         self._entries = tuple(entries)
-        self._path, self._origin = path, origin
+        self._path, self._origin = path, ""
         self._paid = {who: dict(counts) for who, counts in (paid or {}).items()}
 
     @property
@@ -91,6 +89,19 @@ class Ledger:
     def paid(self, name: str, origin: str | None = None) -> int:
         """How many draws of an entry an origin has paid for, by default the one that charges."""
         return self._paid.get(self._origin if origin is None else origin, {}).get(name, 0)
+
+    def has_paid(self, origin: str) -> bool:
+        return origin in self._paid
+
+    def charged_by(self, origin: str) -> Ledger:
+        """This ledger, which from now on charges as another origin."""
+        self._origin = origin
+        return self
+
+    def covers(self, other: Ledger) -> bool:
+        """Whether everything that the other books is booked here too."""
+        counts = {_key(entry): entry.event["count"] for entry in self._entries}
+        return all(counts.get(_key(entry), 0) >= entry.event["count"] for entry in other.entries)
 
     def charge(
         self, name: str, reads: str, mechanism: str, event: accounting.Event | None, *, upto: int | None = None
@@ -106,6 +117,7 @@ class Ledger:
 
         Raises:
           ValueError: the event cannot be accounted for; nothing is booked.
+          UserError: the file cannot be written; nothing is booked.
         """
         if upto is not None and 0 < upto <= self.paid(name):
             return Receipt(self, name)
@@ -115,7 +127,8 @@ class Ledger:
         if upto:
             paid.setdefault(self._origin, {})[name] = upto
         if self._path is not None:
-            _write(self._path, {"entries": [dataclasses.asdict(entry) for entry in entries], "paid": paid})
+            plain = {"entries": [dataclasses.asdict(entry) for entry in entries], "paid": paid}
+            write_bytes(self._path, json.dumps(plain, indent=1, allow_nan=False).encode())
         self._entries, self._paid = tuple(entries), paid
         return Receipt(self, name)
 
@@ -157,7 +170,7 @@ class Ledger:
         return cls(Entry(**entry) for entry in plain)
 
     @classmethod
-    def read(cls, path: Path, *, origin: str = "") -> Ledger:
+    def read(cls, path: Path) -> Ledger:
         """The ledger that was written to the file, to be charged further there.
 
         Raises:
@@ -165,7 +178,7 @@ class Ledger:
         """
         try:
             plain = json.loads(path.read_text())
-            return cls((Entry(**entry) for entry in plain["entries"]), path, origin=origin, paid=plain["paid"])
+            return cls((Entry(**entry) for entry in plain["entries"]), path, paid=plain["paid"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a ledger ({error}): restore it as `Ledger.charge` wrote it") from None
 
@@ -179,28 +192,14 @@ def check_charged(charged: Sequence[accounting.Event], made: Sequence[accounting
 def _with(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
     """The entries with one more, or with a larger count."""
     for number, other in enumerate(entries):
-        if _without_count(other) == _without_count(entry):
+        if _key(other) == _key(entry):
             count = other.event["count"] + entry.event["count"]
             grown = dataclasses.replace(entry, event={**other.event, "count": count})
             return [*entries[:number], grown, *entries[number + 1 :]]
     return [*entries, entry]
 
 
-def _without_count(entry: Entry) -> tuple[str, str, str, accounting.Event]:
+def _key(entry: Entry) -> str:
+    """Equal for entries that differ in nothing but `count`."""
     event = {name: value for name, value in entry.event.items() if name != "count"}
-    return entry.name, entry.reads, entry.mechanism, event
-
-
-def _write(path: Path, plain: dict[str, Any]) -> None:
-    """Replaces the file; it and its folder are on disk on return."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w") as file:
-        json.dump(plain, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    return json.dumps([entry.name, entry.reads, entry.mechanism, event], sort_keys=True)

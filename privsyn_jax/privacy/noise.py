@@ -1,7 +1,8 @@
-"""Gaussian noise and the secret keys that draw it."""
+"""Gaussian noise on the device, and noise for one-off releases on the host."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -15,17 +16,6 @@ from jax.flatten_util import ravel_pytree
 from scipy.special import ndtri
 
 _LANES = 128
-
-
-def secret_key(seed: int | None) -> jax.Array:
-    """PRNG key for noise and sampling: 64 bits of OS entropy, or from `seed` (then NOT secret).
-
-    A seeded run is reproducible and, to anyone who knows the seed, not private.
-    """
-    if seed is not None:
-        return jax.random.key(seed, impl="threefry2x32")
-    words = np.frombuffer(os.urandom(8), dtype=np.uint32)
-    return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
 def add_gaussian_noise(tree: Any, *, stddev: jax.Array | float, key: jax.Array) -> Any:
@@ -84,10 +74,16 @@ def standard_normal(key: jax.Array, size: int) -> jax.Array:
 
 
 class HostNoise:
-    """Float64 noise and whole-number noise for one-off releases, from os.urandom (or a seeded stream, NOT secret)."""
+    """Float64 noise and whole-number noise for one-off releases.
 
-    def __init__(self, seed: int | None):
-        self._seeded = None if seed is None else np.random.Generator(np.random.Philox(seed))
+    Args:
+      source: None draws from the operating system. Bytes are a secret of at least 128 bits that SHAKE-256 stretches:
+        the same calls give the same noise again. A number seeds a stream that anyone can repeat: NOT secret.
+    """
+
+    def __init__(self, source: int | bytes | None):
+        self._secret, self._num_reads = source if isinstance(source, bytes) else None, 0
+        self._seeded = np.random.Generator(np.random.Philox(source)) if isinstance(source, int) else None
 
     def normal(self, shape: tuple[int, ...], *, stddev: float) -> np.ndarray:
         """Array of independent N(0, stddev^2), float64."""
@@ -160,7 +156,12 @@ class HostNoise:
         return trials % 2 == 1
 
     def _bytes(self, count: int) -> bytes:
-        return os.urandom(count) if self._seeded is None else self._seeded.bytes(count)
+        if self._seeded is not None:
+            return self._seeded.bytes(count)
+        if self._secret is None:
+            return os.urandom(count)
+        self._num_reads += 1
+        return hashlib.shake_256(self._secret + self._num_reads.to_bytes(8, "big")).digest(count)
 
 
 def _positive(value: float, name: str) -> Fraction:

@@ -135,15 +135,15 @@ def run(settings: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
     from privsyn_jax import evaluation
     from privsyn_jax.learn import learn
-    from privsyn_jax.privacy.ledger import Ledger
     from privsyn_jax.run import prepare
     from privsyn_jax.settings import settings_from_dict
+    from privsyn_jax.training.attempt import Attempt
 
     started = time.perf_counter()
     checked = settings_from_dict(settings)
     schema, plan = prepare(checked)
     records = _records(checked.data, schema)
-    trained = learn(records.train, schema, plan, checked, Ledger())
+    trained = learn(records.train, schema, plan, checked, Attempt.in_memory(checked.privacy.noise_seed))
     synthesis = trained.synthesize(
         checked.synthesis.num_samples or schema.num_records, conditions={}, key=jax.random.key(checked.seed)
     )

@@ -20,6 +20,7 @@ from privsyn_jax.privacy.rules import RULES
 from privsyn_jax.privacy.spending import Account, AdaptiveSpending, FixedSpending, Spending
 from privsyn_jax.settings import Settings
 from privsyn_jax.training import loop
+from privsyn_jax.training.attempt import TRAINING, Attempt
 from privsyn_jax.training.marginals import Marginals, choose_pairs
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import initial_state
@@ -50,7 +51,7 @@ def buy_marginals(
         histograms = plan.release("histograms")
         assert histograms is not None
         receipt = ledger.charge(
-            histograms.name, "the codes of all columns", "noisy counts of every column", histograms.event
+            histograms.name, "the codes of all columns", "noisy counts of every column", histograms.event, upto=1
         )
         noisy, stddev, event = release.histograms(
             codes.open(receipt), cardinalities, noise_multiplier=histograms.noise_multiplier, noise=noise
@@ -60,14 +61,14 @@ def buy_marginals(
         counts = [release.project_to_counts(values, total) for values in noisy]
         one_way = OneWay(counts, [np.full(len(values), stddev) for values in counts])
     what = "noisy distance of every pair from independence"
-    receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event)
+    receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event, upto=1)
     scores, _, event = release.dependence_scores(
         codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, noise=noise
     )
     check_charged([scores_plan.event], [event])
     chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier)
     receipt = ledger.charge(
-        pairs_plan.name, f"{len(chosen)} pairs of columns", "noisy contingency tables", pairs_plan.event
+        pairs_plan.name, f"{len(chosen)} pairs of columns", "noisy contingency tables", pairs_plan.event, upto=1
     )
     pairs, stddev, event = release.pair_histograms(
         codes.open(receipt), cardinalities, chosen, noise_multiplier=pairs_plan.noise_multiplier, noise=noise
@@ -107,19 +108,19 @@ def make_step(
     )
 
 
-def make_spending(plan: Plan, settings: Settings, ledger: Ledger) -> Spending:
-    """Charges training as the plan has it."""
+def make_spending(plan: Plan, settings: Settings, ledger: Ledger, *, first_step: int = 0) -> Spending:
+    """Charges training as the plan has it; the ledger's origin begins with `first_step`."""
     clip = settings.privacy.adaptive_clip.target_quantile
     bound = f"the norm of their quantile {clip:g}" if clip else f"L2 norm {plan.levels[0].l2_clip_norm:g}"
     account = Account(
         ledger,
-        "training",
+        TRAINING,
         "the gradient of every sampled record",
         f"DP-SGD: noisy sums of gradients clipped to {bound}",
     )
     multiple = settings.training.steps_per_dispatch
     if plan.adaptive is None or plan.privacy_filter is None:
-        return FixedSpending(plan.levels, plan.sampler, account, max_steps=multiple)
+        return FixedSpending(plan.levels, plan.sampler, account, max_steps=multiple, first_step=first_step)
     return AdaptiveSpending(
         plan.levels[0],
         account,
@@ -139,8 +140,7 @@ def train(
     *,
     plan: Plan,
     settings: Settings,
-    ledger: Ledger,
-    secret: jax.Array,
+    attempt: Attempt,
     hooks: Sequence[loop.Hook] = (),
 ) -> tuple[Params, list[dict[str, Any]]]:
     """Trained parameters, and the path: what every block of steps ran with and released.
@@ -150,7 +150,7 @@ def train(
 
     Args:
       codes: int32 [n, d].
-      secret: key of sampling and noise.
+      attempt: holds the ledger, the key of sampling and noise, and the state to go on from.
     """
     init_key, *calibration_keys = jax.random.split(jax.random.key(settings.seed), 3)
     params = generator.init(init_key)
@@ -161,18 +161,21 @@ def train(
     optimizer = optax.adam(optax.cosine_decay_schedule(training.learning_rate, plan.num_steps))
     loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
     step = make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound)
-    spending = make_spending(plan, settings, ledger)
+    spending = make_spending(plan, settings, attempt.ledger, first_step=attempt.first_step)
+    state = initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
+    state = attempt.take_up(state, spending)
     records, compile_steps = place(step, params, codes.open(spending.receipt), training)
-    state = loop.fit(
-        step,
-        initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients),
-        records,
-        key=secret,
-        spending=spending,
-        keep_clip_norm=step.quantile_clip is not None,
-        hooks=hooks,
-        compile_steps=compile_steps,
-    )
+    with attempt.keeping(spending) as keep:
+        state = loop.fit(
+            step,
+            state,
+            records,
+            key=attempt.key,
+            spending=spending,
+            keep_clip_norm=step.quantile_clip is not None,
+            hooks=[*hooks, keep],
+            compile_steps=compile_steps,
+        )
     params = {**state.params, "private": state.ema}
     if calibrate:
         params = calibrate(params, marginals, calibration_keys[1])

@@ -1,0 +1,60 @@
+"""What was bought before training: the transform and the marginals, kept so that a run need not buy twice."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from privsyn_jax.training.marginals import Marginals
+from privsyn_jax.transforms.discretize import Discretizer
+
+
+class Purchases(NamedTuple):
+    """Public and released values only."""
+
+    transform: Discretizer
+    marginals: Marginals | None
+
+    def to_bytes(self, notes: dict[str, Any]) -> bytes:
+        """One file: arrays and JSON, no pickle."""
+        arrays: dict[str, np.ndarray] = {}
+        content = {"notes": notes, "transform": self.transform.to_dict(), "pair_stddev": None}
+        if self.marginals is not None:
+            content["pair_stddev"] = self.marginals.pair_stddev
+            for j, (counts, stddev) in enumerate(
+                zip(self.marginals.one_way, self.marginals.one_way_stddev, strict=True)
+            ):
+                arrays |= {f"one_way {j}": counts, f"stddev {j}": stddev}
+            arrays |= {f"pair {i} {j}": counts for (i, j), counts in self.marginals.pairs.items()}
+        file = io.BytesIO()
+        np.savez(file, content=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[Purchases, dict[str, Any]]:
+        """What was kept and its notes.
+
+        Raises:
+          ValueError, KeyError, OSError, zipfile.BadZipFile: the bytes are damaged.
+        """
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            content = json.loads(found["content"].tobytes())
+            arrays = {name: found[name] for name in found.files if name != "content"}
+        transform, marginals = Discretizer.from_dict(content["transform"]), None
+        if content["pair_stddev"] is not None:
+            columns = range(sum(name.startswith("one_way ") for name in arrays))
+            pairs = {
+                (int(name.split()[1]), int(name.split()[2])): counts
+                for name, counts in arrays.items()
+                if name.startswith("pair ")
+            }
+            marginals = Marginals(
+                [arrays[f"one_way {j}"] for j in columns],
+                [arrays[f"stddev {j}"] for j in columns],
+                pairs,
+                content["pair_stddev"],
+            )
+        return cls(transform, marginals), content["notes"]
