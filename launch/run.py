@@ -6,12 +6,14 @@ import functools
 
 from absl import flags
 
+from launch.processes import join
 from launch.program import start
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
 
 
 def main(settings) -> None:
+    join()
     from privsyn_jax.run import execute
 
     print("\n".join(execute(settings, str(_WORKDIR.value), announce=functools.partial(print, flush=True))))

@@ -16,6 +16,7 @@ from privsyn_jax.settings import Settings
 from privsyn_jax.statement import privacy_statement
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
+from privsyn_jax.training.processes import hear
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer
@@ -51,7 +52,9 @@ def learn(
         )
         return Purchases(transform, marginals)
 
-    transform, marginals = attempt.purchases(buy)
+    bought = attempt.purchases(buy)
+    attempt.leader.say(bought.to_bytes({}))
+    transform, marginals = bought
     generator = build_generator(settings, transform.schema, transform.cardinalities)
     announce(f"training on {jax.devices()[0].device_kind}")
     params, path = dp_sgd.train(
@@ -66,6 +69,15 @@ def learn(
     )
     statement = privacy_statement(attempt.ledger, plan, settings, schema, path, warnings=attempt.warnings)
     return Run(settings, transform, params, statement)
+
+
+def learn_along(frame: Private[pd.DataFrame], plan: Plan, settings: Settings) -> None:
+    """`learn` in the processes that compute along with process 0, see `training.processes`."""
+    while (bought := hear()) is not None:
+        transform = Purchases.from_bytes(bought)[0].transform
+        codes, cardinalities = frame.map(transform.encode), transform.cardinalities
+        generator = build_generator(settings, transform.schema, cardinalities)
+        dp_sgd.train_along(generator, codes, cardinalities, plan=plan, settings=settings)
 
 
 def fit_transform(

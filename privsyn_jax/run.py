@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -22,12 +23,13 @@ from privsyn_jax.data.schema import schema_to_dict
 from privsyn_jax.explain import plan_lines
 from privsyn_jax.files import write_json
 from privsyn_jax.fitted import Run, build_generator, load, write_table
-from privsyn_jax.learn import learn
+from privsyn_jax.learn import learn, learn_along
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.sampler import Synthesis, check_conditions
 from privsyn_jax.training.attempt import open_attempt
+from privsyn_jax.training.processes import Leader, agree
 from privsyn_jax.training_log import TrainingLog, read_training_log
 from privsyn_jax.transforms.discretize import fit_public, unknown_columns
 from privsyn_jax.types import Records, Schema, UserError
@@ -63,10 +65,16 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
       SystemExit: on SIGTERM or Ctrl-C while training, after saving.
     """
     schema, plan = prepare(settings)
-    announce("\n".join(plan_lines(plan, schema)))
+    if jax.process_index() == 0:
+        announce("\n".join(plan_lines(plan, schema)))
     records = DATASETS[settings.data.name].load(settings.data, schema)
+    agree("records and settings", records.content_hash[:32] + _settings_digest(settings)[:32])
+    if jax.process_index() > 0:
+        learn_along(records.train, plan, settings)
+        return []
+    leader = Leader()
     source = {"content_hash": records.content_hash, "schema": schema_to_dict(schema)}
-    with open_workdir(path, settings.to_dict(), source) as workdir:
+    with leader.telling_failures(), open_workdir(path, settings.to_dict(), source) as workdir:
         if workdir.is_finished:
             announce("this folder already holds the finished run; running again would spend the budget again")
             return summary(workdir)
@@ -77,10 +85,11 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         curve = _epsilon_curve(plan)
         lap, seconds = _stopwatch()
         if not (workdir.release.is_dir() or workdir.trained.is_dir()):
-            run = _train(records, schema, plan, curve, settings, workdir, announce)
+            run = _train(records, schema, plan, curve, settings, workdir, leader, announce)
             with workdir.becoming(workdir.trained) as folder:
                 run.write(folder)
             lap("training")
+        leader.let_go()
         run = load(workdir.release if workdir.release.is_dir() else workdir.trained)
         announce("sampling")
         synthesis = run.synthesize(
@@ -135,10 +144,11 @@ def _train(
     curve: list[tuple[int, float]],
     settings: Settings,
     workdir: Workdir,
+    leader: Leader,
     announce: Callable[[str], None],
 ) -> Run:
     with (
-        open_attempt(workdir.private, settings, announce=announce) as attempt,
+        open_attempt(workdir.private, settings, leader=leader, announce=announce) as attempt,
         TrainingLog(
             workdir.private,
             num_steps=plan.num_steps,
@@ -148,6 +158,10 @@ def _train(
         ) as log,
     ):
         return learn(records.train, schema, plan, settings, attempt, hooks=[log], announce=announce)
+
+
+def _settings_digest(settings: Settings) -> str:
+    return hashlib.sha256(json.dumps(plain(settings.to_dict()), sort_keys=True).encode()).hexdigest()
 
 
 def _release(run: Run, synthesis: Synthesis, workdir: Workdir) -> None:

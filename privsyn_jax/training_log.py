@@ -68,7 +68,7 @@ class TrainingLog:
 
     def _record(self, state: Any, logs: Mapping[str, np.ndarray]) -> None:
         done, count = int(state.step), len(logs.get("loss", ()))
-        epsilon = float(np.interp(done, *zip(*self._curve, strict=True))) if self._curve else None
+        epsilon = float(np.interp(done, *np.transpose(self._curve))) if self._curve else None
         with self._told():
             for offset in range(count):
                 step = done - count + offset + 1
@@ -146,11 +146,13 @@ class _Bar:
 
     def __init__(self, num_steps: int, first_step: int, clock: Callable[[], float]):
         del clock
-        self._arguments, self._bar = {"total": num_steps, "initial": first_step}, None
+        self._num_steps, self._first_step, self._bar = num_steps, first_step, None
 
     def show(self, done: int, epsilon: float | None) -> None:
         if self._bar is None:  # later than it is made, so that what is announced before does not cut it
-            self._bar = tqdm(**self._arguments, desc="training", unit="step", dynamic_ncols=True)
+            self._bar = tqdm(
+                desc="training", unit="step", total=self._num_steps, initial=self._first_step, dynamic_ncols=True
+            )
         if epsilon is not None:
             self._bar.set_postfix_str(f"epsilon {epsilon:.3f}", refresh=False)
         self._bar.update(done - self._bar.n)

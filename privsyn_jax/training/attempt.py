@@ -24,6 +24,7 @@ from privsyn_jax.privacy.secret import Secret
 from privsyn_jax.privacy.spending import Spending
 from privsyn_jax.settings import Settings
 from privsyn_jax.training.checkpoint import Checkpoint, Checkpoints
+from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.program import describe_program
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.state import TrainState
@@ -43,6 +44,7 @@ class Attempt:
       ledger: charged as `origin`.
       first_step: where the origin began to train.
       warnings: for the privacy report.
+      leader: tells the other processes of the run, where there are some.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class Attempt:
         folder: Path | None = None,
         checkpoint: Checkpoint | None = None,
         checkpoints: Checkpoints | None = None,
+        leader: Leader | None = None,
         seconds: float = 60.0,
         announce: Callable[[str], None] = lambda message: None,
     ):
         self.ledger, self.first_step, self.warnings = ledger, first_step, list[str]()
+        self.leader = leader or Leader()
         self._secret, self._origin, self._program = secret, origin, dict(program or {})
         self._folder, self._checkpoint, self._checkpoints = folder, checkpoint, checkpoints
         self._seconds, self._announce, self._stopped_by = seconds, announce, 0
@@ -153,7 +157,7 @@ class Attempt:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler or signal.SIG_DFL)
 
     def _notes(self, spending: Spending) -> dict[str, Any]:
         notes = {
@@ -167,7 +171,9 @@ class Attempt:
 
 
 @contextlib.contextmanager
-def open_attempt(private: Path, settings: Settings, *, announce: Callable[[str], None]) -> Iterator[Attempt]:
+def open_attempt(
+    private: Path, settings: Settings, *, leader: Leader, announce: Callable[[str], None]
+) -> Iterator[Attempt]:
     """The attempt that goes on with what the folder `private` holds, or begins.
 
     private/ledger.json is the ledger; private/checkpoints/ holds the secret, what was bought and the states.
@@ -199,6 +205,7 @@ def open_attempt(private: Path, settings: Settings, *, announce: Callable[[str],
             folder=folder,
             checkpoint=checkpoint,
             checkpoints=checkpoints,
+            leader=leader,
             seconds=settings.training.checkpoint_seconds,
             announce=announce,
         )

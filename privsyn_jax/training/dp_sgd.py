@@ -19,11 +19,11 @@ from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.rules import RULES
 from privsyn_jax.privacy.spending import Account, AdaptiveSpending, FixedSpending, Spending
 from privsyn_jax.settings import Settings
-from privsyn_jax.training import loop
+from privsyn_jax.training import loop, processes
 from privsyn_jax.training.attempt import TRAINING, Attempt
 from privsyn_jax.training.marginals import Marginals, choose_pairs
 from privsyn_jax.training.placement import automatic_microbatch_size, place
-from privsyn_jax.training.state import initial_state
+from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, LossQuery, QuantileClip, in_bfloat16
 from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Generator, Params
@@ -157,26 +157,59 @@ def train(
     calibrate = generator.calibrate if marginals is not None else None
     if calibrate:
         params = calibrate(params, marginals, calibration_keys[0])
-    training = settings.training
-    optimizer = optax.adam(optax.cosine_decay_schedule(training.learning_rate, plan.num_steps))
-    loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
-    step = make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound)
+    step, optimizer = _step_and_optimizer(generator, cardinalities, plan, settings)
     spending = make_spending(plan, settings, attempt.ledger, first_step=attempt.first_step)
     state = initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
-    state = attempt.take_up(state, spending)
-    records, compile_steps = place(step, params, codes.open(spending.receipt), training)
+    state, receipt = attempt.take_up(state, spending), spending.receipt
+    if processes.are_several():
+        attempt.leader.say(processes.Start.to_bytes(state, attempt.key, attempt.ledger))
     with attempt.keeping(spending) as keep:
-        state = loop.fit(
-            step,
-            state,
-            records,
-            key=attempt.key,
-            spending=spending,
-            keep_clip_norm=step.quantile_clip is not None,
-            hooks=[*hooks, keep],
-            compile_steps=compile_steps,
-        )
+        spending = attempt.leader.leading(spending)
+        state = _fit(step, state, codes.open(receipt), attempt.key, spending, settings, [*hooks, keep])
     params = {**state.params, "private": state.ema}
     if calibrate:
         params = calibrate(params, marginals, calibration_keys[1])
     return params, spending.path
+
+
+def train_along(
+    generator: Generator, codes: Private[np.ndarray], cardinalities: Sequence[int], *, plan: Plan, settings: Settings
+) -> None:
+    """`train` in the processes that compute along with process 0, on their own part of the records."""
+    step, optimizer = _step_and_optimizer(generator, cardinalities, plan, settings)
+    params = generator.init(jax.random.key(settings.seed))
+    state = initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
+    state, key, ledger = processes.Start.hear(state)
+    spending = processes.Following(ledger, TRAINING)
+    with processes.obeying():
+        _fit(step, state, codes.open(spending.receipt), key, spending, settings, [])
+
+
+def _step_and_optimizer(
+    generator: Generator, cardinalities: Sequence[int], plan: Plan, settings: Settings
+) -> tuple[DPStep, optax.GradientTransformation]:
+    optimizer = optax.adam(optax.cosine_decay_schedule(settings.training.learning_rate, plan.num_steps))
+    loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
+    return make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound), optimizer
+
+
+def _fit(
+    step: DPStep,
+    state: TrainState,
+    codes: np.ndarray,
+    key: jax.Array,
+    spending: Spending,
+    settings: Settings,
+    hooks: Sequence[loop.Hook],
+) -> TrainState:
+    records, compile_steps = place(step, state.params, codes, settings.training)
+    return loop.fit(
+        step,
+        state,
+        records,
+        key=key,
+        spending=spending,
+        keep_clip_norm=step.quantile_clip is not None,
+        hooks=hooks,
+        compile_steps=compile_steps,
+    )
