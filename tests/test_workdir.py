@@ -57,7 +57,7 @@ def test_a_release_is_whole_or_absent(tmp_path):
 def test_a_folder_in_use_by_another_process_is_refused(tmp_path):
     hold = (
         "import sys; from privsyn_jax.workdir import open_workdir\n"
-        "with open_workdir(sys.argv[1], {'a': 1}, {'content_hash': 'hash', 'schema': {'columns': {'age': {'upper': 90}}}}):\n"
+        f"with open_workdir(sys.argv[1], {{'a': 1}}, {SOURCE}):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path / "run")]
