@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,9 @@ def start(main: Callable[[Any], int | None], *, load: Callable[[Any], Any] = to_
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
+            return 128 + signal.SIGINT
 
     app.run(guarded, flags_parser=_parse)
 

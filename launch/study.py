@@ -8,13 +8,27 @@ from launch.config import to_study
 from launch.program import start
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the study; made if absent, gone on with if present.")
-_WORKERS = flags.DEFINE_integer("workers", 2, "Processes that runs are spread over.", lower_bound=1)
+_EXECUTOR = flags.DEFINE_enum(
+    "executor", "local", ["local", "submitit", "slurm"], "Where runs are done: workers here, jobs here, SLURM jobs."
+)
+_WORKERS = flags.DEFINE_integer("workers", 2, "How many runs at the same time.", lower_bound=1)
+_RETRIES = flags.DEFINE_integer("retries", 3, "How often a run is begun again after its process died.", lower_bound=0)
+_JOB = flags.DEFINE_multi_string("job", [], "NAME=VALUE of a job: slurm_partition=gpu, timeout_min=60, mem_gb=16.")
+_VECTORIZE = flags.DEFINE_bool("vectorize", False, "Train runs of equal shape together, in one program.")
 
 
 def main(study) -> None:
     from privsyn_jax.study.execute import execute
+    from privsyn_jax.study.executors import Engine, parse_parameters
 
-    print("\n".join(execute(study, str(_WORKDIR.value), workers=_WORKERS.value)))
+    engine = Engine(
+        executor=_EXECUTOR.value,
+        workers=_WORKERS.value,
+        retries=_RETRIES.value,
+        parameters=parse_parameters(_JOB.value, _EXECUTOR.value),
+        vectorize=_VECTORIZE.value,
+    )
+    print("\n".join(execute(study, str(_WORKDIR.value), engine)))
 
 
 if __name__ == "__main__":

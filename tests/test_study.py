@@ -20,11 +20,13 @@ from privsyn_jax.run import prepare
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.study import analysis, runs
 from privsyn_jax.study.execute import execute
+from privsyn_jax.study.executors import Engine
 from privsyn_jax.study.plan import Study, Tuning, best_choice, override, run_hash
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
 ROOT = Path(__file__).parent.parent
+ENGINE = Engine(workers=1)
 TUNING = Tuning({"privacy.l2_clip_norm": (0.5, 2.0)}, (100, 101), "auc")
 MODEL = {"data": {"name": "rand_hie"}, "training": {"num_steps": 5}}
 
@@ -60,7 +62,7 @@ def made(monkeypatch):
     """The settings of every run, which are made in this process and pretend."""
     done = []
 
-    def finish(jobs, results, workers, what):
+    def finish(jobs, results, engine, what):
         for settings in {run_hash(job): job for job in jobs}.values():
             if results.get(settings) is None:
                 done.append(settings)
@@ -71,7 +73,7 @@ def made(monkeypatch):
 
 
 def test_a_study_tunes_runs_and_compares(tmp_path, made):
-    lines = execute(study(), str(tmp_path / "s"), workers=1)
+    lines = execute(study(), str(tmp_path / "s"), ENGINE)
     private = tmp_path / "s" / "private"
     assert private.stat().st_mode & 0o777 == 0o700 and [p.name for p in (tmp_path / "s").iterdir()] == ["private"]
     rows = table(private / "results.csv")
@@ -87,20 +89,20 @@ def test_a_study_tunes_runs_and_compares(tmp_path, made):
 
 
 def test_what_is_done_is_not_done_again(tmp_path, made):
-    execute(study(), str(tmp_path / "s"), workers=1)
+    execute(study(), str(tmp_path / "s"), ENGINE)
     first = len(made)
-    execute(study(), str(tmp_path / "s"), workers=1)
+    execute(study(), str(tmp_path / "s"), ENGINE)
     assert len(made) == first == 2 * 2 * (2 * 2 + 2 * 3)
-    execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), workers=1)
+    execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), ENGINE)
     assert len(made) == first + 2 * 2 * 2
     (tmp_path / "s" / "private" / "runs" / f"{run_hash(made[-1])}.json").unlink()
-    execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), workers=1)
+    execute(study(seeds=(0, 1, 2, 3)), str(tmp_path / "s"), ENGINE)
     assert len(made) == first + 2 * 2 * 2 + 1
 
 
 def test_tables_and_figure_say_that_they_are_private_and_are_the_same_again(tmp_path, made):
     for folder in ("one", "other"):
-        execute(study(), str(tmp_path / folder), workers=1)
+        execute(study(), str(tmp_path / folder), ENGINE)
     one, other = (tmp_path / folder / "private" for folder in ("one", "other"))
     for name in ("results.csv", "comparison.csv", "report.md"):
         assert PRIVATE_NOTICE in (one / name).read_text().splitlines()[0]
@@ -117,7 +119,7 @@ def test_a_run_without_a_metric_leaves_out_its_pair_only(tmp_path, made, monkeyp
 
     whole = pretended
     monkeypatch.setitem(globals(), "pretended", collapses)
-    execute(study(), str(tmp_path), workers=1)
+    execute(study(), str(tmp_path), ENGINE)
     rows = table(tmp_path / "private" / "comparison.csv")
     assert {row["num_seeds"] for row in rows} == {"2"} and all(math.isfinite(float(row["p_holm"])) for row in rows)
 
@@ -125,18 +127,18 @@ def test_a_run_without_a_metric_leaves_out_its_pair_only(tmp_path, made, monkeyp
 @pytest.mark.parametrize("where", [{"metrics": ("acu",)}, {"tuning": Tuning(TUNING.grid, (100,), "acu")}])
 def test_a_metric_that_no_run_has_is_named_with_those_there_are(tmp_path, made, where):
     with pytest.raises(UserError, match="'acu', which no run measured: use one of auc"):
-        execute(study(**where), str(tmp_path), workers=1)
+        execute(study(**where), str(tmp_path), ENGINE)
 
 
 def test_two_studies_do_not_share_a_folder_at_the_same_time(tmp_path, made, monkeypatch):
     def starts_another(settings, folder):
         with pytest.raises(UserError, match="in use by another process"):
-            execute(study(), str(tmp_path), workers=1)
+            execute(study(), str(tmp_path), ENGINE)
         return whole(settings, folder)
 
     whole = pretended
     monkeypatch.setitem(globals(), "pretended", starts_another)
-    execute(study(tuning=None), str(tmp_path), workers=1)
+    execute(study(tuning=None), str(tmp_path), ENGINE)
 
 
 def test_two_tables_of_ones_own_are_two_runs():
@@ -162,7 +164,7 @@ def test_the_figure_lists_contestants_from_the_top_in_every_panel(tmp_path, monk
 
 
 def test_without_tuning_nothing_is_marked(tmp_path, made):
-    execute(study(tuning=None), str(tmp_path / "s"), workers=1)
+    execute(study(tuning=None), str(tmp_path / "s"), ENGINE)
     rows = table(tmp_path / "s" / "private" / "results.csv")
     assert {row["tuned_on_private_data"] for row in rows} == {"False"} and {s["seed"] for s in made} == {0, 1, 2}
 
@@ -209,7 +211,7 @@ def test_a_study_that_cannot_be_is_refused(changes, complaint):
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds files that are not a study's"):
-        execute(study(), str(tmp_path), workers=1)
+        execute(study(), str(tmp_path), ENGINE)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -10,22 +10,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from privsyn_jax.files import write_bytes
 from privsyn_jax.study import analysis
+from privsyn_jax.study.executors import Engine
 from privsyn_jax.study.plan import Overrides, Study
-from privsyn_jax.study.runs import Results, compete, tune
+from privsyn_jax.study.results import Results
+from privsyn_jax.study.runs import compete, tune
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
 
-def execute(study: Study, path: str, *, workers: int) -> list[str]:
+def execute(study: Study, path: str, engine: Engine) -> list[str]:
     """Runs what is missing, then writes results.csv, comparison.csv, report.md and the figure; returns lines to show.
 
     All of it is below private/: utility was measured on real records without noise.
 
     The CSV files begin with a comment: read them with pandas.read_csv(path, comment="#").
 
+    Args:
+      engine: where and how the runs are done.
+
     Raises:
-      UserError: the folder holds something else or is in use, or a metric that no run has.
+      UserError: the folder holds something else or is in use, a run failed, or a metric that no run has.
     """
     root = Path(path)
     if root.exists() and (not root.is_dir() or (any(root.iterdir()) and not (root / "private").is_dir())):
@@ -36,8 +42,8 @@ def execute(study: Study, path: str, *, workers: int) -> list[str]:
     (folder / "README.txt").write_text(PRIVATE_NOTICE + "\n")
     with _alone_in(folder):
         results = Results(folder)
-        tuned = tune(study, results, workers)
-        return _write(study, tuned, compete(study, tuned, results, workers), folder)
+        tuned = tune(study, results, engine)
+        return _write(study, tuned, compete(study, tuned, results, engine), folder)
 
 
 def _write(
@@ -45,8 +51,9 @@ def _write(
 ) -> list[str]:
     comparison = analysis.compare(runs, study)
     for name, rows in (("results.csv", runs), ("comparison.csv", comparison)):
-        (folder / name).write_text(f"# {PRIVATE_NOTICE}\n{pd.DataFrame(rows).to_csv(index=False)}")
-    (folder / "report.md").write_text(f"{PRIVATE_NOTICE}\n\n{analysis.markdown(comparison, study, tuned)}")
+        write_bytes(folder / name, f"# {PRIVATE_NOTICE}\n{pd.DataFrame(rows).to_csv(index=False)}".encode())
+    report = f"{PRIVATE_NOTICE}\n\n{analysis.markdown(comparison, study, tuned)}"
+    write_bytes(folder / "report.md", report.encode())
     figures = analysis.figure(comparison, study, folder)
     files = [folder / name for name in ("results.csv", "comparison.csv", "report.md")]
     return [*analysis.summary(comparison, study.metrics), *(str(file) for file in (*files, *figures))]
