@@ -16,7 +16,8 @@ def main(settings) -> None:
     join()
     from privsyn_jax.run import execute
 
-    print("\n".join(execute(settings, str(_WORKDIR.value), announce=functools.partial(print, flush=True))))
+    for line in execute(settings, str(_WORKDIR.value), announce=functools.partial(print, flush=True)):
+        print(line)
 
 
 if __name__ == "__main__":
