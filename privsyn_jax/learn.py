@@ -43,16 +43,11 @@ def learn(
       announce: told in words what comes next.
     """
 
-    def buy(noise: HostNoise) -> Purchases:
+    def buy_now(noise: HostNoise) -> Purchases:
         announce("buying histograms and marginals")
-        transform = fit_transform(frame, schema, plan, settings, attempt.ledger, noise)
-        codes, cardinalities = frame.map(transform.encode), transform.cardinalities
-        marginals = dp_sgd.buy_marginals(
-            codes, cardinalities, transform.one_way, plan=plan, ledger=attempt.ledger, noise=noise
-        )
-        return Purchases(transform, marginals)
+        return buy(frame, schema, plan, settings, attempt.ledger, noise)
 
-    bought = attempt.purchases(buy)
+    bought = attempt.purchases(buy_now)
     attempt.leader.say(bought.to_bytes({}))
     transform, marginals = bought
     generator = build_generator(settings, transform.schema, transform.cardinalities)
@@ -69,6 +64,16 @@ def learn(
     )
     statement = privacy_statement(attempt.ledger, plan, settings, schema, path, warnings=attempt.warnings)
     return Run(settings, transform, params, statement)
+
+
+def buy(
+    frame: Private[pd.DataFrame], schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
+) -> Purchases:
+    """All that is bought before training."""
+    transform = fit_transform(frame, schema, plan, settings, ledger, noise)
+    codes, cardinalities = frame.map(transform.encode), transform.cardinalities
+    marginals = dp_sgd.buy_marginals(codes, cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise)
+    return Purchases(transform, marginals)
 
 
 def learn_along(frame: Private[pd.DataFrame], plan: Plan, settings: Settings) -> None:

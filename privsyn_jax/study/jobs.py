@@ -88,7 +88,7 @@ def run(settings: Mapping[str, Any], folder: str) -> dict[str, Any]:
     schema, plan = prepare(checked)
     records = read_records(checked.data, schema)
     with (
-        _alone_in(Results(Path(folder)).unfinished(settings, records.content_hash)) as private,
+        alone_in(Results(Path(folder)).unfinished(settings, records.content_hash)) as private,
         open_attempt(private, checked, leader=Leader(), announce=_announce) as attempt,
     ):
         trained = learn(records.train, schema, plan, checked, attempt)
@@ -137,7 +137,7 @@ def _announce(message: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[Path]:
+def alone_in(folder: Path) -> Iterator[Path]:
     """The folder, made and locked: two jobs must not go on with the same run."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)

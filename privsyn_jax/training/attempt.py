@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +172,21 @@ class Attempt:
 
 @contextlib.contextmanager
 def open_attempt(
-    private: Path, settings: Settings, *, leader: Leader, announce: Callable[[str], None]
+    private: Path,
+    settings: Settings,
+    *,
+    leader: Leader,
+    announce: Callable[[str], None],
+    together: Sequence[str] = (),
 ) -> Iterator[Attempt]:
     """The attempt that goes on with what the folder `private` holds, or begins.
 
     private/ledger.json is the ledger; private/checkpoints/ holds the secret, what was bought and the states.
+
+    Args:
+      leader: tells the other processes of the run.
+      announce: told in words what is going on with.
+      together: names of the runs that are trained in one program with this one; then no states are saved.
 
     Raises:
       UserError: the ledger is damaged or lags behind, or the run cannot go on as another program.
@@ -184,7 +194,7 @@ def open_attempt(
     folder = private / "checkpoints"
     folder.mkdir(mode=0o700, exist_ok=True)
     secret = _read_secret(folder, settings.privacy.noise_seed)
-    program = describe_program(settings.training)
+    program = {**describe_program(settings.training), "together": list(together)}
     checkpoints = Checkpoints(folder / "states")
     try:
         checkpoint = checkpoints.newest(announce)
@@ -204,7 +214,7 @@ def open_attempt(
             program=program,
             folder=folder,
             checkpoint=checkpoint,
-            checkpoints=checkpoints,
+            checkpoints=None if together else checkpoints,
             leader=leader,
             seconds=settings.training.checkpoint_seconds,
             announce=announce,

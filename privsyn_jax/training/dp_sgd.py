@@ -22,6 +22,7 @@ from privsyn_jax.settings import Settings
 from privsyn_jax.training import loop, processes
 from privsyn_jax.training.attempt import TRAINING, Attempt
 from privsyn_jax.training.marginals import Marginals, choose_pairs
+from privsyn_jax.training.optimizer import cosine_adam
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, LossQuery, QuantileClip, in_bfloat16
@@ -152,45 +153,58 @@ def train(
       codes: int32 [n, d].
       attempt: holds the ledger, the key of sampling and noise, and the state to go on from.
     """
-    init_key, *calibration_keys = jax.random.split(jax.random.key(settings.seed), 3)
-    params = generator.init(init_key)
-    calibrate = generator.calibrate if marginals is not None else None
-    if calibrate:
-        params = calibrate(params, marginals, calibration_keys[0])
-    step, optimizer = _step_and_optimizer(generator, cardinalities, plan, settings)
+    step, state = begin(generator, cardinalities, marginals, plan=plan, settings=settings)
     spending = make_spending(plan, settings, attempt.ledger, first_step=attempt.first_step)
-    state = initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
     state, receipt = attempt.take_up(state, spending), spending.receipt
     if processes.are_several():
         attempt.leader.say(processes.Start.to_bytes(state, attempt.key, attempt.ledger))
     with attempt.keeping(spending) as keep:
         spending = attempt.leader.leading(spending)
         state = _fit(step, state, codes.open(receipt), attempt.key, spending, settings, [*hooks, keep])
+    return end(generator, state, marginals, settings=settings), spending.path
+
+
+def begin(
+    generator: Generator,
+    cardinalities: Sequence[int],
+    marginals: Marginals | None,
+    *,
+    plan: Plan,
+    settings: Settings,
+) -> tuple[DPStep, TrainState]:
+    """The step and the state before the first one, which start from the purchased marginals."""
+    init_key, calibration_key, _ = _public_keys(settings)
+    params = generator.init(init_key)
+    if generator.calibrate is not None and marginals is not None:
+        params = generator.calibrate(params, marginals, calibration_key)
+    optimizer = cosine_adam(settings.training.learning_rate, plan.num_steps)
+    loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
+    step = make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound)
+    return step, initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
+
+
+def end(generator: Generator, state: TrainState, marginals: Marginals | None, *, settings: Settings) -> Params:
+    """Parameters to sample from: the average over steps, calibrated to the purchased marginals."""
     params = {**state.params, "private": state.ema}
-    if calibrate:
-        params = calibrate(params, marginals, calibration_keys[1])
-    return params, spending.path
+    if generator.calibrate is not None and marginals is not None:
+        params = generator.calibrate(params, marginals, _public_keys(settings)[2])
+    return params
+
+
+def _public_keys(settings: Settings) -> jax.Array:
+    """Of the initial weights, and of the two calibrations."""
+    return jax.random.split(jax.random.key(settings.seed), 3)
 
 
 def train_along(
     generator: Generator, codes: Private[np.ndarray], cardinalities: Sequence[int], *, plan: Plan, settings: Settings
 ) -> None:
     """`train` in the processes that compute along with process 0, on their own part of the records."""
-    step, optimizer = _step_and_optimizer(generator, cardinalities, plan, settings)
-    params = generator.init(jax.random.key(settings.seed))
-    state = initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
+    step, state = begin(generator, cardinalities, None, plan=plan, settings=settings)
     state, key, ledger = processes.Start.hear(state)
     spending = processes.Following(ledger, TRAINING)
     with processes.obeying():
         _fit(step, state, codes.open(spending.receipt), key, spending, settings, [])
-
-
-def _step_and_optimizer(
-    generator: Generator, cardinalities: Sequence[int], plan: Plan, settings: Settings
-) -> tuple[DPStep, optax.GradientTransformation]:
-    optimizer = optax.adam(optax.cosine_decay_schedule(settings.training.learning_rate, plan.num_steps))
-    loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
-    return make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound), optimizer
 
 
 def _fit(

@@ -28,6 +28,16 @@ class Shard(NamedTuple):
     num_rows: int  # of the whole table; every device holds the same number, the last ones are filled up
 
 
+class Members(NamedTuple):
+    """Records of which a run trains on some only: the others are never drawn.
+
+    For runs that share one table, each with a part of its own.
+    """
+
+    records: Any  # pytree of arrays [n, ...]
+    is_member: jax.Array  # bool [n]
+
+
 class QuantileClip(NamedTuple):
     """The clipping norm follows a quantile of the gradient norms, by a noisy count in every step.
 
@@ -87,12 +97,14 @@ class DPStep:
 
     def __call__(self, state: TrainState, records: Any, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         _, model_key, noise_key = self.keys(state.step, key)
+        records, is_member = records if isinstance(records, Members) else (records, None)
         num_local = jax.tree.leaves(records)[0].shape[0]
         num_rows, first_row = num_local, jnp.int32(0)
         if self.shard is not None:
             num_rows, first_row = self.shard.num_rows, num_local * jax.lax.axis_index(self.shard.axis_name)
+        drawn = self.draw(state.step, state.controls, key, num_rows)
         indices, batch_size = first_rows(
-            self.draw(state.step, state.controls, key, num_rows),
+            drawn if is_member is None else drawn & is_member,
             capacity=-(-num_local // self.microbatch_size) * self.microbatch_size,
             first_row=first_row,
             num_local=num_local,

@@ -1,0 +1,30 @@
+"""Adam whose learning rate is part of the state, so that runs which differ in nothing else share one program."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class PeakState(NamedTuple):
+    count: jax.Array  # scalar int32, updates so far
+    peak: jax.Array  # scalar float32, the learning rate at the start
+
+
+def cosine_adam(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
+    """Adam with a learning rate that falls from `learning_rate` to 0 over num_steps by a cosine."""
+    shape = optax.cosine_decay_schedule(1.0, num_steps)
+
+    def init(params: Any) -> PeakState:
+        del params
+        return PeakState(jnp.int32(0), jnp.float32(learning_rate))
+
+    def update(updates: Any, state: PeakState, params: Any = None) -> tuple[Any, PeakState]:
+        del params
+        rate = state.peak * shape(state.count)
+        return jax.tree.map(lambda leaf: -rate * leaf, updates), PeakState(state.count + 1, state.peak)
+
+    return optax.chain(optax.scale_by_adam(), optax.GradientTransformation(init, update))  # type: ignore[arg-type]
