@@ -145,9 +145,11 @@ def make(
     else:
         raise ValueError(f"variant {variant!r} must be 'transformer' or 'masked_mlp'")
 
+    init_trunk = jax.jit(trunk.init)
+
     def init(key):
         num_codes = layout.num_codes
-        private = jax.jit(trunk.init)(key, jnp.zeros(layout.num_columns, jnp.int32))["params"]
+        private = init_trunk(key, jnp.zeros(layout.num_columns, jnp.int32))["params"]
         return {
             "private": private,
             "public": {"bias": jnp.zeros(num_codes), "tables": jnp.zeros((num_codes, num_codes))},

@@ -98,11 +98,13 @@ def make(
         scaled = jnp.exp(logits - largest[column_of_code])
         return largest + jnp.log(jnp.matmul(own, scaled, precision=jax.lax.Precision.HIGHEST))
 
+    init_encoder, init_decoder = jax.jit(encoder.init), jax.jit(decoder.init)
+
     def init(key):
         encoder_key, decoder_key = jax.random.split(key)
         private = {
-            "encoder": jax.jit(encoder.init)(encoder_key, jnp.zeros(num_codes))["params"],
-            "decoder": jax.jit(decoder.init)(decoder_key, jnp.zeros(latent_dim))["params"],
+            "encoder": init_encoder(encoder_key, jnp.zeros(num_codes))["params"],
+            "decoder": init_decoder(decoder_key, jnp.zeros(latent_dim))["params"],
         }
         return {"private": private, "public": {}}
 

@@ -41,7 +41,7 @@ _RUNTIME = {
 }
 
 
-class _Prepared(NamedTuple):
+class Ready(NamedTuple):
     """A run before its first step."""
 
     settings: Mapping[str, Any]
@@ -73,13 +73,13 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
     records = read_records(first.data, schema)
     results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as locks:
-        by_codes: dict[tuple[int, ...], list[_Prepared]] = {}
+        by_codes: dict[tuple[int, ...], list[Ready]] = {}
         for settings in runs:
             private = locks.enter_context(alone_in(Results(Path(folder)).unfinished(settings, records.content_hash)))
-            one = _prepare(settings, records, private, runs)
+            one = make_ready(settings, records, private, runs)
             by_codes.setdefault(one.bought.transform.cardinalities, []).append(one)
         for alike in by_codes.values():
-            for one, (params, path) in zip(alike, _train(alike), strict=True):
+            for one, (params, path) in zip(alike, train(alike), strict=True):
                 privacy = privacy_statement(
                     one.attempt.ledger, one.plan, one.checked, schema, path, warnings=one.attempt.warnings
                 )
@@ -92,11 +92,12 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
     return [{**results[run_hash(settings)], "seconds": seconds} for settings in runs]
 
 
-def _train(runs: Sequence[_Prepared]) -> list[tuple[Params, list[dict[str, Any]]]]:
+def train(runs: Sequence[Ready]) -> list[tuple[Params, list[dict[str, Any]]]]:
     """(params, path) of each."""
+    generator = runs[0].generator  # equal for all; one object compiles its initial weights once
     beginnings = [
         dp_sgd.begin(
-            one.generator, one.bought.transform.cardinalities, one.bought.marginals, plan=one.plan, settings=one.checked
+            generator, one.bought.transform.cardinalities, one.bought.marginals, plan=one.plan, settings=one.checked
         )
         for one in runs
     ]
@@ -114,12 +115,12 @@ def _train(runs: Sequence[_Prepared]) -> list[tuple[Params, list[dict[str, Any]]
         keep_clip_norm=step.quantile_clip is not None,
     )
     return [
-        (dp_sgd.end(one.generator, state, one.bought.marginals, settings=one.checked), spending.path)
+        (dp_sgd.end(generator, state, one.bought.marginals, settings=one.checked), spending.path)
         for one, state, spending in zip(runs, states, spendings, strict=True)
     ]
 
 
-def _prepare(settings: Mapping[str, Any], records: Records, private: Path, runs: Sequence[Any]) -> _Prepared:
+def make_ready(settings: Mapping[str, Any], records: Records, private: Path, runs: Sequence[Any]) -> Ready:
     checked = settings_from_dict(settings)
     schema, plan = prepare(checked)
     together = sorted(run_hash(other) for other in runs)
@@ -127,7 +128,7 @@ def _prepare(settings: Mapping[str, Any], records: Records, private: Path, runs:
         bought = attempt.purchases(lambda noise: buy(records.train, schema, plan, checked, attempt.ledger, noise))
     transform = bought.transform
     generator = build_generator(checked, transform.schema, transform.cardinalities)
-    return _Prepared(settings, checked, plan, attempt, bought, records.train.map(transform.encode), generator)
+    return Ready(settings, checked, plan, attempt, bought, records.train.map(transform.encode), generator)
 
 
 def _shape(settings: Mapping[str, Any]) -> str:
