@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from typing import Any, NoReturn
+
 from absl import flags
 
 from launch.config import to_study
@@ -18,6 +22,7 @@ _VECTORIZE = flags.DEFINE_bool("vectorize", False, "Train runs of equal shape to
 
 
 def main(study) -> None:
+    signal.signal(signal.SIGTERM, _leave)
     from privsyn_jax.study.execute import execute
     from privsyn_jax.study.executors import Engine, parse_parameters
 
@@ -29,6 +34,12 @@ def main(study) -> None:
         vectorize=_VECTORIZE.value,
     )
     print("\n".join(execute(study, str(_WORKDIR.value), engine)))
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
+    """SIGTERM ends a study as Ctrl-C does: workers save, jobs are cancelled."""
+    print("terminated: what is finished is kept; the same command goes on", file=sys.stderr)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def _run(plain: dict[str, Any], folder: str, compiled: str, group: tuple[str, in
     log = os.open(f"{folder}.txt", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    if group is not None:  # programs of several processes are not cached, and compile in two thirds of the time so
+        os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     import jax
 
     from privsyn_jax.run import execute

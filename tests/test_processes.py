@@ -58,6 +58,7 @@ def test_only_process_0_speaks_and_writes(runs):
     assert [json.loads(line)["step"] for line in lines[1:]] == list(range(1, NUM_STEPS + 1))
 
 
+@pytest.mark.slow
 def test_processes_that_are_asked_to_stop_save_and_go_on(runs, tmp_path):
     plain, _, two, compiled = runs
     folder = tmp_path / "run"

@@ -7,6 +7,7 @@ import dataclasses
 import getpass
 import json
 import multiprocessing
+import multiprocessing.process
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from privsyn_jax.types import UserError
 EXECUTORS = ("local", "submitit", "slurm")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _DEFAULTS = {"timeout_min": 240}  # of a job; submitit's own is 5
+_SECONDS_TO_SAVE = 10.0
 _POLLS_WITHOUT_RESULT = 3  # of a job that has ended: a shared file system may show its result late
 
 
@@ -121,7 +123,7 @@ def _pool(batches: Sequence[Batch], results: Results, engine: Engine, progress: 
         turns.put(number)
     arguments = (turns, engine.workers, str(results.folder))
     with concurrent.futures.ProcessPoolExecutor(engine.workers, context, _start_worker, arguments) as pool:
-        futures = {pool.submit(do, batch, str(results.folder)): batch for batch in batches}
+        futures = {pool.submit(_do_or_leave, batch, str(results.folder)): batch for batch in batches}
         try:
             for future in concurrent.futures.as_completed(futures):
                 future.result()
@@ -129,9 +131,27 @@ def _pool(batches: Sequence[Batch], results: Results, engine: Engine, progress: 
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, BrokenProcessPool):
-                for child in multiprocessing.active_children():
-                    child.terminate()  # a run that is training saves first
+                _stop(multiprocessing.active_children())
             raise
+
+
+def _do_or_leave(batch: Batch, folder: str) -> None:
+    """A worker that is asked to stop does not take the next batch."""
+    try:
+        do(batch, folder)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        os._exit(int(stop.code or 0) if isinstance(stop, SystemExit) else 1)
+
+
+def _stop(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """Ends workers; a run that is training is given time to save."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_SAVE
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
 
 
 def _start_worker(turns: Any, workers: int, folder: str) -> None:
