@@ -138,7 +138,13 @@ def _event_writer(folder: Path, first_step: int) -> Any:
     check_tensorboard()
     import tensorboardX
 
-    return tensorboardX.SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None, flush_secs=10)
+    # The suffix keeps two attempts within a second apart; steps that are repeated replace those of the attempt before.
+    return tensorboardX.SummaryWriter(
+        str(folder),
+        purge_step=first_step + 1 if first_step else None,
+        filename_suffix=f".from_step_{first_step}",
+        flush_secs=10,
+    )
 
 
 class _Bar:
