@@ -30,7 +30,7 @@ from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.sampler import Synthesis, check_conditions
 from privsyn_jax.training.attempt import open_attempt
 from privsyn_jax.training.processes import Leader, agree
-from privsyn_jax.training_log import TrainingLog, read_training_log
+from privsyn_jax.training_log import TrainingLog, check_tensorboard, read_training_log
 from privsyn_jax.transforms.discretize import fit_public, unknown_columns
 from privsyn_jax.types import Records, Schema, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain
@@ -47,6 +47,8 @@ def prepare(settings: Settings) -> tuple[Schema, Plan]:
     """
     if settings.data.name not in DATASETS:
         raise UserError(f"data.name is {settings.data.name!r}: use one of {', '.join(DATASETS)}")
+    if settings.training.tensorboard:
+        check_tensorboard()
     schema = DATASETS[settings.data.name].read_schema(settings.data)
     check_conditions(schema, parse_conditions(settings.synthesis.conditions))
     known = fit_public(schema, num_bins=2) if not unknown_columns(schema) else None

@@ -259,10 +259,35 @@ def test_adaptive_and_correlated_noise_resume_too_but_not_as_another_program(unb
     assert killed.run(plain, folder, compiled) == 0, said(folder)
     assert outcome(folder) == outcome(whole)
     newest = steps_saved(moved)[-1]
-    shutil.rmtree(moved / "private" / "checkpoints" / "states" / str(newest))
+    shutil.rmtree(moved / "private" / "checkpoints" / "states" / str(newest))  # so that something is repeated
     other = {**plain, "training": {**plain["training"], "microbatch_size": 16}}
-    with pytest.raises(UserError, match="adaptive or correlated noise does not allow"):
+    with pytest.raises(
+        UserError, match=r"this run cannot go on \(.* (one path only|drawn by one)\): go on where it was"
+    ):
         execute(settings_from_dict(other), moved, announce=print)
+
+
+def test_an_adaptive_run_that_has_saved_all_goes_on_elsewhere_but_not_on_two_paths(unbroken, tmp_path):
+    """Nothing is repeated, so the filter that was charged covers it; back where it came from, it would be."""
+    plain, _, _, compiled = unbroken
+    plain = {**plain, "privacy": {"adaptive": {"rule": "signal", "num_blocks": 4}}}
+    elsewhere = {**plain, "training": {**plain["training"], "microbatch_size": 16}}
+    folder, behind = tmp_path / "run", tmp_path / "behind"
+    process, log = killed.start(plain, folder, compiled), folder / "private" / "training.jsonl"
+    assert killed.kill(process, lambda: log.is_file() and log.read_text().count("\n") > 20, signal.SIGTERM)
+    saved = steps_saved(folder)[-1]
+    kill_after(saved + 5, elsewhere, folder, compiled)
+    shutil.copytree(folder, behind)
+    for step in steps_saved(behind):
+        if step > saved:
+            shutil.rmtree(behind / "private" / "checkpoints" / "states" / str(step))
+    if not steps_saved(behind):  # the last 3 are kept
+        shutil.rmtree(behind / "private" / "checkpoints" / "states")
+    with pytest.raises(UserError, match="adaptive noise allows one path only"):
+        execute(settings_from_dict(plain), behind, announce=print)
+    assert killed.run(elsewhere, folder, compiled) == 0, said(folder)
+    report = json.loads((folder / "release" / "privacy_report.json").read_text())
+    assert 0.98 <= report["epsilon"] <= 1.0 and not any("charged again" in warning for warning in report["warnings"])
 
 
 def test_a_full_disk_gets_one_sentence_and_loses_nothing(killed_midway, tmp_path, monkeypatch):

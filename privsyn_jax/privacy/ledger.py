@@ -90,6 +90,10 @@ class Ledger:
         """How many draws of an entry an origin has paid for, by default the one that charges."""
         return self._paid.get(self._origin if origin is None else origin, {}).get(name, 0)
 
+    def paid_by_others(self, name: str, origin: str) -> int:
+        """The most draws of an entry that any other origin has paid for."""
+        return max((counts.get(name, 0) for who, counts in self._paid.items() if who != origin), default=0)
+
     def has_paid(self, origin: str) -> bool:
         return origin in self._paid
 

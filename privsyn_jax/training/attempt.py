@@ -201,7 +201,8 @@ def open_attempt(
         known = checkpoint.notes if checkpoint is not None else _purchase_notes(folder)
         ledger = _read_ledger(private / "ledger.json", known)
         step = checkpoint.step if checkpoint is not None else 0
-        origin, first_step, warnings = _origin(secret, program, known, step, ledger, settings)
+        origin, first_step, warnings = _origin(secret, program, known, step, ledger)
+        _refuse_forks(checkpoint, origin, ledger, settings)
         for warning in warnings:
             announce(warning)
         if step:
@@ -226,14 +227,9 @@ def open_attempt(
 
 
 def _origin(
-    secret: Secret,
-    program: Mapping[str, Any],
-    known: Mapping[str, Any] | None,
-    step: int,
-    ledger: Ledger,
-    settings: Settings,
+    secret: Secret, program: Mapping[str, Any], known: Mapping[str, Any] | None, step: int, ledger: Ledger
 ) -> tuple[str, int, list[str]]:
-    """(origin, its first step, warnings) of this attempt."""
+    """(origin, its first step, warnings) of this attempt, which goes on from `step`."""
     if known is None:
         origin = _digest(secret.fingerprint, program)
         again = bool(ledger.entries) and not ledger.has_paid(origin)
@@ -241,20 +237,34 @@ def _origin(
         return origin, 0, [lost] if again else []
     if known["program"] == program:
         return known["origin"], known["first_step"], []
-    repeated = max(0, ledger.paid(TRAINING, known["origin"]) - step)
+    origin = _digest(known["origin"], {"program": program, "step": step})
+    repeated = ledger.paid(TRAINING, known["origin"]) - step
+    if repeated <= 0 or ledger.has_paid(origin):
+        return origin, step, []
     changed = "; ".join(differences(known["program"], program))
-    if repeated and (settings.privacy.adaptive.rule or settings.privacy.num_bands > 1):
-        raise UserError(
-            f"{repeated} steps after the last checkpoint would be repeated by another program ({changed}), which "
-            "adaptive or correlated noise does not allow: go on where the run was begun, or start anew elsewhere"
-        )
-    warnings = []
-    if repeated:
-        warnings.append(
-            f"{repeated} steps after step {step} are repeated by another program, with other noise, and charged again: "
-            f"epsilon will exceed the plan ({changed})"
-        )
-    return _digest(known["origin"], {"program": program, "step": step}), step, warnings
+    warning = (
+        f"{repeated} steps after step {step} are repeated by another program, with other noise, and charged again: "
+        f"epsilon will exceed the plan ({changed})"
+    )
+    return origin, step, [warning]
+
+
+def _refuse_forks(checkpoint: Checkpoint | None, origin: str, ledger: Ledger, settings: Settings) -> None:
+    """Raises UserError where steps were run, or would be, on two branches that share a budget or noise.
+
+    An adaptive run has one filter for the branch that it was charged for. Correlated noise goes on from secret earlier
+    noise, and no record may be drawn in steps that are close to each other, which other keys would not see to.
+    """
+    if checkpoint is None and not ledger.paid(TRAINING, origin):
+        return  # a branch of its own, from the first step, which pays for all of it
+    step = checkpoint.step if checkpoint is not None else 0
+    if settings.privacy.adaptive.rule and ledger.paid_by_others(TRAINING, origin) > step:
+        what = f"steps after step {step} were run by another program, and adaptive noise allows one path only"
+    elif settings.privacy.num_bands > 1 and checkpoint is not None and checkpoint.notes["origin"] != origin:
+        what = "it was begun by another program, and correlated noise must be drawn by one"
+    else:
+        return
+    raise UserError(f"this run cannot go on ({what}): go on where it was begun, or start anew in another folder")
 
 
 def _digest(before: str, what: Mapping[str, Any]) -> str:
