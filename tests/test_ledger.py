@@ -251,3 +251,9 @@ def test_a_ledger_that_lags_behind_is_seen():
 
     assert ledger(2, 3).covers(ledger(2, 3)) and ledger(2, 3).covers(ledger(1)) and ledger(2).covers(Ledger())
     assert not ledger(2).covers(ledger(2, 1)) and not ledger(2, 3).covers(ledger(3))
+
+
+def test_losses_below_the_grid_are_no_contradiction_between_accountants():
+    """Each is rounded up to a grid point, where the Renyi accountant adds them up as they are."""
+    ledger = Ledger([Entry("choices", "all", "many", {"kind": "pure", "epsilon": 1e-9, "count": 50})])
+    assert ledger.epsilon_rdp(1e-6) < ledger.epsilon(1e-6) <= 50 * accounting.FINE * (1 + 1e-6)

@@ -242,7 +242,7 @@ def small_plan(**changes) -> Plan:
 
 
 def trained(monkeypatch, plan, hooks=(), **privacy):
-    monkeypatch.setattr(dp_sgd.optax, "adam", lambda schedule: SGD)
+    monkeypatch.setattr(dp_sgd, "cosine_adam", lambda *_: SGD)
     generator = Generator(
         init=lambda key: {"private": {"w": jnp.zeros(SIZE)}, "public": {}},
         private_loss=flat_loss,

@@ -278,7 +278,7 @@ def private_frame(num_rows=2000, seed=0):
 def purchased():
     frame = private_frame()
     transform, event = fit_purchased(
-        SCHEMA, frame, num_bins=16, num_cells=64, noise_multiplier=2.0, noise=HostNoise(seed=3)
+        SCHEMA, frame, num_bins=16, num_cells=64, noise_multiplier=2.0, noise=HostNoise(3)
     )
     assert event == {"kind": "gaussian", "noise_multiplier": 2.0, "count": 1}
     return transform, frame
@@ -419,7 +419,7 @@ def test_bought_categories_fill_the_schema_and_rare_values_become_missing():
     frame = pd.DataFrame({"x": pd.Series(values, dtype=object), "other": [True] * len(values)})
     schema = one_column(Column("x", "categorical"))
     assert discretize.unknown_columns(schema) == ["x"]
-    bought, events = discretize.buy_categories(schema, frame, noise_multiplier=3.0, delta=1e-6, noise=HostNoise(seed=0))
+    bought, events = discretize.buy_categories(schema, frame, noise_multiplier=3.0, delta=1e-6, noise=HostNoise(0))
     assert bought["x"].categories == ("less", "often") and bought["x"].nullable
     assert bought["other"] == schema["other"] and discretize.unknown_columns(bought) == []
     assert [event["kind"] for event in events] == ["gaussian", "approximate"]
@@ -433,5 +433,5 @@ def test_categories_too_rare_to_buy_are_an_error_after_their_charge():
     settings = settings_from_dict({"training": {"expected_batch_size": 10, "num_steps": 5}})
     ledger = Ledger()
     with pytest.raises(UserError, match=r"no value of column 'x' is frequent enough"):
-        fit_transform(Private(frame), schema, make_plan(settings, schema), settings, ledger, HostNoise(seed=0))
+        fit_transform(Private(frame), schema, make_plan(settings, schema), settings, ledger, HostNoise(0))
     assert [entry.name for entry in ledger.entries] == ["categories held by one record", "categories"]
