@@ -14,6 +14,7 @@ from privsyn_jax.study import executors, jobs
 from privsyn_jax.study.executors import Engine, do_all, ids_in_queue, parse_parameters
 from privsyn_jax.study.plan import run_hash
 from privsyn_jax.study.results import Results
+from privsyn_jax.study.submitted import Submitted
 from privsyn_jax.types import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -208,3 +209,72 @@ def test_results_are_known_by_the_content_of_their_settings(tmp_path):
     unfinished.mkdir(parents=True)
     results.forget(settings(1))
     assert not unfinished.exists()
+
+
+def test_beside_a_first_array_no_more_jobs_are_submitted_than_workers(tmp_path):
+    results = Results(tmp_path)
+    queue = FakeQueue({number: ["done"] for number in range(6)}, results)
+    queue.room, submit, in_flight = 4, queue.submit, []
+
+    def submit_and_count(batches):
+        jobs = submit(batches)
+        if batches:
+            in_flight.append(len(queue.ends))
+        return jobs
+
+    def first_one_ends(waiting):
+        FakeQueue.alive(queue, waiting[:1])
+        return {job.job_id for job in waiting[1:]}
+
+    queue.submit, queue.alive = submit_and_count, first_one_ends
+    with executors.Progress(6, "runs") as progress:
+        batches = [[settings(number)] for number in range(6)]
+        executors._as_jobs(batches, results, Engine("slurm", workers=2, poll_seconds=0.0), progress, queue)
+    assert in_flight == [4, 2, 2] and sorted(queue.submitted) == list(range(6))
+
+
+def test_a_job_that_still_does_a_run_is_found_again(tmp_path):
+    first = Submitted(tmp_path)
+    first.add([[settings(0)], [settings(1), settings(2)]], ["7_0", "7_1"])
+    again = Submitted(tmp_path)
+    assert again.holder([settings(0)], {"7_0", "7_1"}) == "7_0" and again.holder([settings(0)], {"7_1"}) is None
+    assert again.holder([settings(1), settings(2)], {"7_1"}) == "7_1"
+    assert again.holder([settings(0), settings(1)], {"7_0", "7_1"}) is None
+    assert again.holder([settings(9)], {"7_0"}) is None
+    again.add([[settings(0)]], ["8"])
+    assert Submitted(tmp_path).ids == {"8", "7_1"}
+    again.clear()
+    assert Submitted(tmp_path).ids == set()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["timeout_min=soon"], "with these --job values is refused .*timeout_min"),
+        (["nodes=2"], "--job=nodes=2 is refused: a run of a study is one process"),
+        (["slurm_ntasks_per_node=4"], "a run of a study is one process"),
+    ],
+)
+def test_job_values_that_cannot_be_are_refused_in_a_sentence(tmp_path, texts, words):
+    with pytest.raises(UserError, match=words) as caught:
+        engine = Engine("submitit", parameters=parse_parameters(texts, "submitit"))
+        do_all([[settings(0)]], Results(tmp_path), engine, "runs")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_sbatch_refuses_is_told_in_a_sentence(tmp_path, monkeypatch):
+    """A stand-in for SLURM whose sbatch refuses everything."""
+    for name, text in (
+        ("sbatch", "echo 'sbatch: error: invalid partition: x' >&2; exit 1"),
+        ("srun", ""),
+        ("squeue", ""),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    folder = tmp_path / "private"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"cannot be submitted \(sbatch: error: invalid partition: x\): correct --job"):
+        do_all([[settings(0)], [settings(1)]], Results(folder), Engine("slurm"), "runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from privsyn_jax.evaluation.statistics import holm, paired
+from privsyn_jax.files import write_bytes
 from privsyn_jax.study.plan import Study
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
@@ -121,7 +123,9 @@ def figure(comparison: Sequence[Row], study: Study, folder: Path) -> list[Path]:
         )
         paths = [folder / f"schedules.{kind}" for kind in ("png", "svg")]
         for path in paths:
-            drawing.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+            content, kind = io.BytesIO(), path.suffix[1:]
+            drawing.savefig(content, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+            write_bytes(path, content.getvalue())
     return paths
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from tqdm import tqdm
 from privsyn_jax.study.jobs import Batch, Job, do, failure_file, share_compiled_programs
 from privsyn_jax.study.plan import run_hash
 from privsyn_jax.study.results import Results
+from privsyn_jax.study.submitted import Submitted
 from privsyn_jax.types import UserError
 
 EXECUTORS = ("local", "submitit", "slurm")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _DEFAULTS = {"timeout_min": 240}  # of a job; submitit's own is 5
 _SECONDS_TO_SAVE = 10.0
+_LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless a cluster says otherwise
+_ONE_PROCESS = ("nodes", "slurm_nodes", "tasks_per_node", "slurm_tasks_per_node", "slurm_ntasks_per_node")
 _POLLS_WITHOUT_RESULT = 3  # of a job that has ended: a shared file system may show its result late
 
 
@@ -180,7 +183,7 @@ def _as_jobs(
     begun, missed = Counter[str](), Counter[str]()
     try:
         while waiting or running:
-            room = submitter.room - len(running)
+            room = engine.workers - len(running) if running else submitter.room
             batch_of_jobs = [waiting.popleft() for _ in range(min(room, len(waiting)))]
             for batch, job in zip(batch_of_jobs, submitter.submit(batch_of_jobs), strict=True):
                 name = run_hash(batch[0])
@@ -226,9 +229,11 @@ class _Submitit:
         except ImportError:
             raise UserError(f"--executor={engine.executor} needs submitit: pip install 'privsyn_jax[slurm]'") from None
         self._folder, self._is_slurm = str(folder), engine.executor == "slurm"
-        self.room = sys.maxsize if self._is_slurm else engine.workers  # SLURM queues by itself
+        self.room = _LARGEST_ARRAY if self._is_slurm else engine.workers  # SLURM queues by itself
         logs = folder / "jobs"
         logs.mkdir(exist_ok=True)
+        self._logs, self._job_class = logs, submitit.SlurmJob
+        self._submitted = Submitted(logs)
         cluster = "slurm" if self._is_slurm else "local"
         limit = {"slurm_array_parallelism": engine.workers} if self._is_slurm else {}
         try:
@@ -236,39 +241,53 @@ class _Submitit:
                 logs, cluster=cluster, **({"slurm_max_num_timeout": engine.retries} if self._is_slurm else {})
             )
             self._executor.update_parameters(name="privsyn_jax", **{**_DEFAULTS, **limit, **engine.parameters})
-        except (NameError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"--executor={engine.executor} with these --job values is refused ({reason})") from None
 
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
+        """A job for every batch: one array of new ones, and those that still do their batch since an earlier start."""
+        alive = self._ids_alive(self._submitted.ids) if batches and self._is_slurm else set[str]()
+        held = [self._submitted.holder(batch, alive) for batch in batches]
+        fresh = [batch for batch, job_id in zip(batches, held, strict=True) if job_id is None]
+        made = iter(self._submit_new(fresh) if fresh else [])
+        return [next(made) if job_id is None else self._job_class(self._logs, job_id) for job_id in held]
+
+    def _submit_new(self, batches: Sequence[Batch]) -> list[Any]:
         for batch in batches:
             failure_file(batch, self._folder).unlink(missing_ok=True)
-        if not batches:
-            return []
         try:
             with self._executor.batch():
-                return [self._executor.submit(Job(batch, self._folder)) for batch in batches]
-        except subprocess.CalledProcessError as error:
-            reason = " ".join((error.stderr or error.output or b"").decode().split()) or str(error)
+                jobs = [self._executor.submit(Job(batch, self._folder)) for batch in batches]
+        except RuntimeError as error:  # what submitit makes of a refusal by sbatch
+            reason = " ".join(str(error).split())
             raise UserError(
                 f"the jobs cannot be submitted ({reason}): correct --job, or ask the cluster's people"
             ) from None
+        if self._is_slurm:
+            self._submitted.add(batches, [job.job_id for job in jobs])
+        return jobs
 
     def alive(self, jobs: Sequence[Any]) -> set[str]:
         """Ids of the jobs that wait or run."""
         if not self._is_slurm:
             return {job.job_id for job in jobs if not job.done()}
+        return self._ids_alive({job.job_id for job in jobs})
+
+    def _ids_alive(self, ids: Set[str]) -> set[str]:
+        """Those of the ids that squeue lists."""
         queue = subprocess.run(
             ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if queue.returncode:  # the controller does not answer: nothing is known, so nothing is given up
-            return {job.job_id for job in jobs}
-        return ids_in_queue(queue.stdout)
+            return set(ids)
+        return ids_in_queue(queue.stdout) & ids
 
     def cancel(self, jobs: Sequence[Any]) -> None:
         for job in jobs:
             job.cancel(check=False)
+        self._submitted.clear()
 
 
 def ids_in_queue(listing: str) -> set[str]:
@@ -280,7 +299,7 @@ def parse_parameters(texts: Iterable[str], executor: str) -> dict[str, Any]:
     """--job=NAME=VALUE flags as submitit's parameters: its own names as they are, SLURM's with slurm_ in front.
 
     Raises:
-      UserError: a text that is no NAME=VALUE, or values for workers that are no jobs.
+      UserError: a text that is no NAME=VALUE, or values for workers that are no jobs, or a run of several processes.
     """
     parameters: dict[str, Any] = {}
     for text in texts:
@@ -288,6 +307,10 @@ def parse_parameters(texts: Iterable[str], executor: str) -> dict[str, Any]:
         if not (sign and name and value):
             raise UserError(f"--job={text} is not understood: write NAME=VALUE, as in --job=slurm_partition=gpu")
         parameters[name] = _number(value)
+        if name in _ONE_PROCESS and parameters[name] != 1:
+            raise UserError(
+                f"--job={text} is refused: a run of a study is one process; use launch.run for a larger one"
+            )
     if parameters and executor == "local":
         raise UserError("--job is for --executor=submitit or slurm: local workers have no such parameters")
     return parameters
