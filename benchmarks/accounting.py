@@ -120,6 +120,7 @@ def theirs(accountant: dp_accounting.PrivacyAccountant, events: Sequence[account
 
 def forget() -> None:
     accounting._distributions.cache_clear()
+    accounting._total_of.cache_clear()
     calibration._calibrate.cache_clear()
 
 

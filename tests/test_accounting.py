@@ -196,9 +196,11 @@ def test_a_claim_that_dp_accounting_does_not_share_is_stopped(monkeypatch):
         loss_distribution, "sampled_gaussian", lambda sigma, rate, grid: honest(1.01 * sigma, rate, grid)
     )
     accounting._distributions.cache_clear()
+    accounting._total_of.cache_clear()
     with pytest.raises(RuntimeError, match="nothing was released"):
         confirm(ledger, DELTA)
     accounting._distributions.cache_clear()
+    accounting._total_of.cache_clear()
 
 
 def test_laplace_in_place_of_the_exponential_mechanism_would_claim_too_little():

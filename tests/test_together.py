@@ -1,6 +1,7 @@
 """Runs trained together: each as if it were alone, with its own key, noise, records and ledger."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +13,32 @@ from privsyn_jax.privacy.bands import band_coefficients
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import standard_normal
 from privsyn_jax.privacy.sampling import POISSON
-from privsyn_jax.privacy.schedules import Level
+from privsyn_jax.privacy.schedules import Level, boundaries
 from privsyn_jax.privacy.spending import Account, FixedSpending
+from privsyn_jax.run import prepare
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.study import together
-from privsyn_jax.study.jobs import run
+from privsyn_jax.study.jobs import read_records, run
 from privsyn_jax.study.plan import override, run_hash
+from privsyn_jax.study.results import Results
 from privsyn_jax.training import loop
 from privsyn_jax.training.optimizer import cosine_adam
 from privsyn_jax.training.state import initial_state
-from privsyn_jax.training.step import DPStep, LossQuery, Members, QuantileClip
+from privsyn_jax.training.step import DPStep, LossQuery, Members, QuantileClip, many_steps
 from privsyn_jax.training.together import fit_together
 from privsyn_jax.workdir import plain
 
 NUM_ROWS, NUM_STEPS, CLIP_NORM = 40, 6, 1.0
 ROWS = np.random.default_rng(0).normal(size=(NUM_ROWS, 5)).astype(np.float32)
+compile_once = functools.cache(many_steps)
 RATES, NOISES, LEARNING_RATES = (0.25, 0.5, 0.75), (0.5, 1.0, 4.0), (0.1, 0.2, 0.05)
 CASES = {
     "plain": {},
     "banded noise": {"coefficients": band_coefficients(NUM_STEPS, 2)},
-    "adaptive clipping": {"quantile_clip": QuantileClip(0.5, 0.2, 0.1)},
-    "noisy loss": {"loss_query": LossQuery(3.0, 0.1)},
+    "adaptive clipping and noisy loss": {
+        "quantile_clip": QuantileClip(0.5, 0.2, 0.1),
+        "loss_query": LossQuery(3.0, 0.1),
+    },
 }
 
 
@@ -69,7 +75,7 @@ def alone(number, step, records, hook=lambda state, logs: None):
     payer = spending(number)
     trained = loop.fit(
         step, state(number, step), records, key=jax.random.key(10 + number), spending=payer,
-        keep_clip_norm=step.quantile_clip is not None, hooks=[hook],
+        keep_clip_norm=step.quantile_clip is not None, hooks=[hook], compile_steps=compile_once,
     )  # fmt: skip
     return trained, payer
 
@@ -154,6 +160,32 @@ def test_a_run_never_looks_at_rows_that_are_not_its_members():
     assert (drawn <= is_member.sum(1, keepdims=True)).all() and drawn.sum() > 0
 
 
+def test_a_record_moves_only_its_own_run_and_by_at_most_its_clipping_norm():
+    """Every row is drawn; without noise, the step of stochastic gradient descent is the clipped sum."""
+    clip_norms, optimizer = (0.05, 0.1, 0.2), optax.sgd(1.0)
+    step = DPStep(loss, optimizer, microbatch_size=8, ema_decay=0.9, adds_noise=False)
+
+    def sums(is_member):
+        levels = [Level(1, 1.0, 1.0, 1.0, clip_norm) for clip_norm in clip_norms]
+        states = [initial_state(state(number, step).params, optimizer, level) for number, level in enumerate(levels)]
+        payers = [
+            FixedSpending([level], POISSON, Account(Ledger(), "training", "g", "m"), max_steps=1) for level in levels
+        ]
+        trained = fit_together(
+            step, states, Members(jnp.asarray(ROWS), jnp.asarray(is_member)),
+            keys=[jax.random.key(number) for number in range(3)], spendings=payers, records_are_shared=True,
+        )  # fmt: skip
+        return [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one.params["private"])]) for one in trained]
+
+    everyone = np.ones((3, NUM_ROWS), bool)
+    without = everyone.copy()
+    without[[0, 2], 7] = False
+    reference, changed = sums(everyone), sums(without)
+    for number in (0, 2):
+        assert np.linalg.norm(changed[number] - reference[number]) == pytest.approx(clip_norms[number], rel=1e-3)
+    assert changed[1].tobytes() == reference[1].tobytes()
+
+
 def test_runs_that_cannot_be_dispatched_together_are_refused():
     step = make_step()
     longer = FixedSpending([levels(0)[0]], POISSON, Account(Ledger(), "training", "g", "m"), max_steps=3)
@@ -174,6 +206,24 @@ def test_adam_with_its_learning_rate_in_the_state_is_optax_adam():
         np.testing.assert_array_max_ulp(np.asarray(one["w"]), np.asarray(other["w"]), maxulp=2)
 
 
+@pytest.mark.parametrize(("num_steps", "multiple"), [(400, 20), (50, 20), (7, 20), (101, 4), (333, 1)])
+def test_schedules_of_every_shape_are_dispatched_alike(num_steps, multiple):
+    """Why runs that differ in their schedule may share a program."""
+
+    def lengths(bounds):
+        levels = [Level(stop - start, 0.5, 1.0, 1.0, 1.0) for start, stop in itertools.pairwise(bounds)]
+        payer, done, found = FixedSpending(levels, POISSON, Account(Ledger(), "t", "g", "m"), max_steps=multiple), 0, []
+        while (block := payer.next_block(done)) is not None:
+            found.append(block.num_steps)
+            done += block.num_steps
+        return found
+
+    constant = lengths([0, num_steps])
+    assert sum(constant) == num_steps
+    for num_levels in range(1, 17):
+        assert lengths(boundaries(num_steps, multiple, num_levels)) == constant
+
+
 BASE = plain(
     settings_from_dict(
         {
@@ -191,31 +241,88 @@ def test_runs_are_grouped_by_the_shape_of_their_program():
         override(BASE, changes)
         for changes in (
             {}, {"seed": 1, "privacy.seed": 2}, {"privacy.epsilon": 2.0}, {"privacy.l2_clip_norm": 3.0},
-            {"training.learning_rate": 1e-2},
+            {"training.learning_rate": 1e-2}, {"privacy.schedule.noise": "cosine"},
+            {"privacy.schedule.batch": "growing"}, {"privacy.epsilon": None, "privacy.noise_multiplier": 2.0},
         )
     ]  # fmt: skip
     others = [
         override(BASE, changes)
         for changes in (
             {"training.num_steps": 6}, {"model.latent_dim": 4}, {"privacy.epsilon": "inf"},
-            {"privacy.schedule.noise": "cosine"}, {"privacy.adaptive.rule": "signal"},
-            {"privacy.adaptive.rule": "signal", "seed": 1},
+            {"privacy.num_bands": 2}, {"privacy.adaptive.rule": "signal"},
+            {"privacy.adaptive.rule": "signal", "seed": 1}, {"training.records_on": "host"},
+            {"training.records_on": "host", "seed": 1},
         )
     ]  # fmt: skip
     grouped = together.group([alike[0], others[0], *alike[1:], *others[1:]])
-    assert grouped[0] == alike and [len(part) for part in grouped] == [5, 1, 1, 1, 1, 1, 1]
+    assert grouped[0] == alike and [len(part) for part in grouped] == [8, *[1] * len(others)]
+    parts = together.group(alike, largest=3)
+    assert [len(part) for part in parts] == [3, 3, 2] and list(itertools.chain(*parts)) == alike
 
 
 def test_a_study_gets_from_a_group_what_it_gets_from_single_runs(tmp_path):
-    runs = [override(BASE, {"seed": seed, "privacy.seed": 10 + seed, "privacy.epsilon": 1.0 + seed}) for seed in (0, 1)]
+    changes = [{"seed": 0, "privacy.seed": 10}, {"seed": 1, "privacy.seed": 11, "privacy.epsilon": 2.0}]
+    runs = [override(BASE, one) for one in changes]
     for name in ("private", "other/private"):
         (tmp_path / name).mkdir(parents=True, mode=0o700)
     found = together.run_together(runs, str(tmp_path / "private"))
+    single = run(runs[1], str(tmp_path / "other" / "private"))
+    assert found[1].keys() == single.keys() and found[0]["epsilon"] < found[1]["epsilon"]
+    for name in ("settings", "epsilon", "path", "reference"):
+        assert found[1][name] == single[name]
+    assert found[1]["metrics"].keys() == single["metrics"].keys()
+    name = "mean_total_variation"
+    assert found[1]["metrics"][name] == pytest.approx(single["metrics"][name], abs=0.02)
     for settings, result in zip(runs, found, strict=True):
-        single = run(settings, str(tmp_path / "other" / "private"))
-        assert result["settings"] == single["settings"] and result["epsilon"] == single["epsilon"]
-        assert result["metrics"].keys() == single["metrics"].keys() and result["reference"] == single["reference"]
-        name = "mean_total_variation"
-        assert result["metrics"][name] == pytest.approx(single["metrics"][name], abs=0.02)
+        assert result["settings"] == settings
         ledger = (tmp_path / "private" / "unfinished" / run_hash(settings)).rglob("ledger.json")
         assert len(list(ledger)) == 1
+
+
+@pytest.mark.parametrize("num_saved", [0, 1, 2])
+def test_a_run_that_was_begun_alone_goes_on_alone(tmp_path, monkeypatch, num_saved):
+    """A group of one, too, is no group."""
+    alone, grouped = [], []
+
+    def pretend_run(settings, folder):
+        alone.append(settings["seed"])
+        return {"settings": settings, "seconds": 1.0}
+
+    def stop(runs, *_, **__):
+        grouped.extend(settings["seed"] for settings in runs)
+        raise InterruptedError
+
+    monkeypatch.setattr(together, "run", pretend_run)
+    monkeypatch.setattr(together, "learn_together", stop)
+    runs = [override(BASE, {"seed": seed, "privacy.seed": 10 + seed}) for seed in range(3)]
+    first = settings_from_dict(runs[0])
+    content_hash = read_records(first.data, prepare(first)[0]).content_hash
+    for settings in runs[:num_saved]:
+        (Results(tmp_path).unfinished(settings, content_hash) / "checkpoints" / "states").mkdir(parents=True)
+    if num_saved == 2:
+        assert [one["settings"] for one in together.run_together(runs, str(tmp_path))] == runs
+    else:
+        with pytest.raises(InterruptedError):
+            together.run_together(runs, str(tmp_path))
+    expected = {0: ([], [0, 1, 2]), 1: ([0], [1, 2]), 2: ([0, 1, 2], [])}
+    assert (alone, grouped) == expected[num_saved]
+
+
+def test_runs_with_other_numbers_of_codes_are_programs_of_their_own(tmp_path, monkeypatch):
+    """Bins are bought: here the noise is so large that no two runs agree."""
+    changes = {"transform.edges": "quantile", "transform.num_bins": 8, "transform.num_cells": 32}
+    runs = [override(BASE, {**changes, "seed": seed, "privacy.seed": 10 + seed}) for seed in (0, 1)]
+    first = settings_from_dict(runs[0])
+    schema, _ = prepare(first)
+    records = read_records(first.data, schema)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for folder in folders:
+        folder.mkdir()
+    ready = [together.make_ready(one, records, folder, runs) for one, folder in zip(runs, folders, strict=True)]
+    assert ready[0].bought.transform.cardinalities != ready[1].bought.transform.cardinalities
+    asked = []
+    monkeypatch.setattr(together.dp_sgd, "train", lambda *given, **_: asked.append(given[2]) or (None, []))
+    monkeypatch.setattr(together, "fit_together", None)
+    monkeypatch.setattr(together, "privacy_statement", lambda *_, **__: {})
+    together.learn_together(runs, schema, records, folders)
+    assert asked == [one.bought.transform.cardinalities for one in ready]

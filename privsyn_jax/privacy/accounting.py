@@ -190,7 +190,12 @@ def _merged(events: Sequence[Event]) -> list[Event]:
 
 
 def _total(events: Sequence[Event], grid: float) -> tuple[Pmf, ...]:
-    merged = _merged(events)
+    return _total_of(tuple(tuple(sorted(event.items())) for event in _merged(events)), grid)
+
+
+@functools.lru_cache(maxsize=8)  # a report asks for the same ledger several times, and the runs of a study share theirs
+def _total_of(events: tuple[tuple[tuple[str, Any], ...], ...], grid: float) -> tuple[Pmf, ...]:
+    merged = [dict(event) for event in events]
     return _compose(merged, [[event["count"] for event in merged]], grid)[0]
 
 

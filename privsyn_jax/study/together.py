@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,15 +21,18 @@ from privsyn_jax.privacy.guard import Private
 from privsyn_jax.run import prepare
 from privsyn_jax.settings import Settings, settings_from_dict
 from privsyn_jax.statement import privacy_statement
-from privsyn_jax.study.jobs import alone_in, measure, read_records
+from privsyn_jax.study.jobs import alone_in, measure, read_records, run
 from privsyn_jax.study.plan import override, run_hash
 from privsyn_jax.study.results import Results
 from privsyn_jax.training import dp_sgd
 from privsyn_jax.training.attempt import Attempt, open_attempt
+from privsyn_jax.training.loop import Hook
 from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.together import fit_together
-from privsyn_jax.types import Generator, Params, Records
+from privsyn_jax.types import Generator, Params, Records, Schema
+
+LARGEST = 32  # runs in one program: memory grows with them
 
 # What runs may differ in and still be one program: numbers that a step takes at run time, and seeds.
 _RUNTIME = {
@@ -37,6 +41,7 @@ _RUNTIME = {
     "privacy.epsilon": 1.0,
     "privacy.noise_multiplier": None,
     "privacy.l2_clip_norm": 1.0,
+    "privacy.schedule": None,  # its levels begin at multiples of a dispatch, whatever their shape
     "training.learning_rate": 1.0,
 }
 
@@ -53,47 +58,77 @@ class Ready(NamedTuple):
     generator: Generator
 
 
-def group(runs: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Runs that can be trained together, in the order of their first; a run that cannot is alone."""
+def group(runs: Sequence[Mapping[str, Any]], largest: int = LARGEST) -> list[list[Mapping[str, Any]]]:
+    """Runs that can be trained together, at most `largest`, in the order of their first; a run that cannot is alone."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for settings in runs:
         groups.setdefault(_shape(settings), []).append(settings)
-    return list(groups.values())
+    return [alike[first : first + largest] for alike in groups.values() for first in range(0, len(alike), largest)]
 
 
 def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[str, Any]]:
     """As `jobs.run` of each, for runs that `group` has put together.
 
-    Bins are bought, so the number of codes may differ from run to run: runs of equal numbers share a program. A killed
-    group begins again; its ledgers know what was paid, and its draws repeat.
+    A killed group begins again; its ledgers know what was paid, and its draws repeat. A run that was begun alone, and
+    saved, goes on alone.
     """
     started = time.perf_counter()
     first = settings_from_dict(runs[0])
     schema, _ = prepare(first)
     records = read_records(first.data, schema)
-    results: dict[str, dict[str, Any]] = {}
-    with contextlib.ExitStack() as locks:
-        by_codes: dict[tuple[int, ...], list[Ready]] = {}
-        for settings in runs:
-            private = locks.enter_context(alone_in(Results(Path(folder)).unfinished(settings, records.content_hash)))
-            one = make_ready(settings, records, private, runs)
-            by_codes.setdefault(one.bought.transform.cardinalities, []).append(one)
-        for alike in by_codes.values():
-            for one, (params, path) in zip(alike, train(alike), strict=True):
-                privacy = privacy_statement(
-                    one.attempt.ledger, one.plan, one.checked, schema, path, warnings=one.attempt.warnings
-                )
-                trained = Run(one.checked, one.bought.transform, params, privacy)
-                num_samples = one.checked.synthesis.num_samples or schema.num_records
-                synthesis = trained.synthesize(num_samples, conditions={}, key=jax.random.key(one.checked.seed))
-                result = measure(one.settings, privacy, synthesis.frame, schema, records, folder)
-                results[run_hash(one.settings)] = result
+    folders = [Results(Path(folder)).unfinished(settings, records.content_hash) for settings in runs]
+    fresh = [number for number, private in enumerate(folders) if not (private / "checkpoints" / "states").is_dir()]
+    if len(fresh) == 1:
+        fresh = []
+    results = {n: run(settings, folder) for n, settings in enumerate(runs) if n not in fresh}
+    if fresh:
+        with contextlib.ExitStack() as locks:
+            privates = [locks.enter_context(alone_in(folders[number])) for number in fresh]
+            learned = learn_together([runs[number] for number in fresh], schema, records, privates)
+        for number, trained in zip(fresh, learned, strict=True):
+            checked = settings_from_dict(runs[number])
+            num_samples = checked.synthesis.num_samples or schema.num_records
+            synthesis = trained.synthesize(num_samples, conditions={}, key=jax.random.key(checked.seed))
+            results[number] = measure(runs[number], trained.privacy, synthesis.frame, schema, records, folder)
     seconds = round((time.perf_counter() - started) / len(runs), 2)
-    return [{**results[run_hash(settings)], "seconds": seconds} for settings in runs]
+    return [{**results[number], "seconds": seconds} for number in range(len(runs))]
 
 
-def train(runs: Sequence[Ready]) -> list[tuple[Params, list[dict[str, Any]]]]:
-    """(params, path) of each."""
+def learn_together(
+    runs: Sequence[Mapping[str, Any]],
+    schema: Schema,
+    records: Records,
+    folders: Sequence[Path],
+    *,
+    hooks: Sequence[Hook] = (),
+) -> list[Run]:
+    """`learn.learn` of each, with its own purchases, ledger and privacy statement.
+
+    Bins are bought, so the number of codes may differ from run to run: runs of equal numbers share a program.
+
+    Args:
+      folders: of each run, private; see `attempt.open_attempt`.
+      hooks: see `fit_together`; for a run that shares its program with no other, `loop.fit`.
+    """
+    ready = [make_ready(settings, records, private, runs) for settings, private in zip(runs, folders, strict=True)]
+    by_codes: dict[tuple[int, ...], list[int]] = {}
+    for number, one in enumerate(ready):
+        by_codes.setdefault(one.bought.transform.cardinalities, []).append(number)
+    learned: dict[int, Run] = {}
+    for alike in by_codes.values():
+        trained = train([ready[number] for number in alike], hooks=hooks)
+        for number, (params, path) in zip(alike, trained, strict=True):
+            one = ready[number]
+            warnings = one.attempt.warnings
+            privacy = privacy_statement(one.attempt.ledger, one.plan, one.checked, schema, path, warnings=warnings)
+            learned[number] = Run(one.checked, one.bought.transform, params, privacy)
+    return [learned[number] for number in range(len(runs))]
+
+
+def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Params, list[dict[str, Any]]]]:
+    """(params, path) of each. One run alone is the program that it is anywhere else, which may be compiled already."""
+    if len(runs) == 1:
+        return [train_alone(runs[0], hooks)]
     generator = runs[0].generator  # equal for all; one object compiles its initial weights once
     beginnings = [
         dp_sgd.begin(
@@ -101,7 +136,9 @@ def train(runs: Sequence[Ready]) -> list[tuple[Params, list[dict[str, Any]]]]:
         )
         for one in runs
     ]
-    step, states = beginnings[0][0], [state for _, state in beginnings]
+    # Schedules may ask for microbatches of different sizes: the largest serves all.
+    step = max((step for step, _ in beginnings), key=lambda step: step.microbatch_size)
+    states = [state for _, state in beginnings]
     spendings = [dp_sgd.make_spending(one.plan, one.checked, one.attempt.ledger) for one in runs]
     codes = [one.codes.open(spending.receipt) for one, spending in zip(runs, spendings, strict=True)]
     is_shared = all(np.array_equal(codes[0], other) for other in codes[1:])
@@ -113,6 +150,7 @@ def train(runs: Sequence[Ready]) -> list[tuple[Params, list[dict[str, Any]]]]:
         spendings=spendings,
         records_are_shared=is_shared,
         keep_clip_norm=step.quantile_clip is not None,
+        hooks=hooks,
     )
     return [
         (dp_sgd.end(generator, state, one.bought.marginals, settings=one.checked), spending.path)
@@ -120,11 +158,24 @@ def train(runs: Sequence[Ready]) -> list[tuple[Params, list[dict[str, Any]]]]:
     ]
 
 
+def train_alone(one: Ready, hooks: Sequence[Hook]) -> tuple[Params, list[dict[str, Any]]]:
+    return dp_sgd.train(
+        one.generator,
+        one.codes,
+        one.bought.transform.cardinalities,
+        one.bought.marginals,
+        plan=one.plan,
+        settings=one.checked,
+        attempt=one.attempt,
+        hooks=hooks,
+    )
+
+
 def make_ready(settings: Mapping[str, Any], records: Records, private: Path, runs: Sequence[Any]) -> Ready:
     checked = settings_from_dict(settings)
     schema, plan = prepare(checked)
     together = sorted(run_hash(other) for other in runs)
-    with open_attempt(private, checked, leader=Leader(), announce=print, together=together) as attempt:
+    with open_attempt(private, checked, leader=Leader(), announce=_announce, together=together) as attempt:
         bought = attempt.purchases(lambda noise: buy(records.train, schema, plan, checked, attempt.ledger, noise))
     transform = bought.transform
     generator = build_generator(checked, transform.schema, transform.cardinalities)
@@ -134,8 +185,12 @@ def make_ready(settings: Mapping[str, Any], records: Records, private: Path, run
 def _shape(settings: Mapping[str, Any]) -> str:
     """Equal for runs of one program; a name of its own for a run that must be alone."""
     privacy = settings["privacy"]
-    if privacy["adaptive"]["rule"]:  # its blocks end when they will
-        return run_hash(settings)
+    if privacy["adaptive"]["rule"] or settings["training"]["records_on"] == "host":
+        return run_hash(settings)  # its blocks end when they will; or its records are fed to one run
     is_private = privacy["enabled"] and privacy["epsilon"] != "inf"
     common = override(settings, _RUNTIME)
     return json.dumps([is_private, common], sort_keys=True)
+
+
+def _announce(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -76,8 +76,8 @@ def fit_together(
 
 def _with_levels(stacked: TrainState, blocks: Sequence[Any], keep_clip_norm: bool) -> TrainState:
     """The stacked state before steps of each run's own level."""
-    controls = [
-        with_level(jax.tree.map(lambda leaf, n=number: leaf[n], stacked), block, keep_clip_norm=keep_clip_norm).controls
-        for number, block in enumerate(blocks)
-    ]
-    return stacked._replace(controls=jax.tree.map(lambda *values: jnp.stack(values), *controls))
+    levels = [with_level(stacked, block).controls for block in blocks]
+    controls = jax.tree.map(lambda *values: jnp.stack(values), *levels)
+    if keep_clip_norm:
+        controls = controls._replace(l2_clip_norm=stacked.controls.l2_clip_norm)
+    return stacked._replace(controls=controls)
