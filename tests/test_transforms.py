@@ -277,9 +277,7 @@ def private_frame(num_rows=2000, seed=0):
 @pytest.fixture(scope="module")
 def purchased():
     frame = private_frame()
-    transform, event = fit_purchased(
-        SCHEMA, frame, num_bins=16, num_cells=64, noise_multiplier=2.0, noise=HostNoise(3)
-    )
+    transform, event = fit_purchased(SCHEMA, frame, num_bins=16, num_cells=64, noise_multiplier=2.0, noise=HostNoise(3))
     assert event == {"kind": "gaussian", "noise_multiplier": 2.0, "count": 1}
     return transform, frame
 
