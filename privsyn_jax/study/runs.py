@@ -70,9 +70,9 @@ def finish(jobs: Iterable[Mapping[str, Any]], results: Results, engine: Engine, 
     if not missing:
         return
     if engine.vectorize:
-        from privsyn_jax.study.together import group
+        from privsyn_jax.study.together import LARGEST, group
 
-        do_all(group(missing), results, engine, what)
+        do_all(group(missing, min(LARGEST, math.ceil(len(missing) / engine.workers))), results, engine, what)
     else:
         do_all([[settings] for settings in missing], results, engine, what)
 
