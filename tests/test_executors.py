@@ -107,6 +107,7 @@ def test_an_interrupted_study_cancels_its_jobs(tmp_path, monkeypatch):
     assert [job.is_cancelled for job in queue.jobs] == [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # submitit's own
 def test_submitit_runs_jobs_here_and_a_killed_one_again(tmp_path):
     """Real processes; the pickled job finds the pretended run through this module."""

@@ -267,6 +267,7 @@ def test_adaptive_and_correlated_noise_resume_too_but_not_as_another_program(unb
         execute(settings_from_dict(other), moved, announce=print)
 
 
+@pytest.mark.slow
 def test_an_adaptive_run_that_has_saved_all_goes_on_elsewhere_but_not_on_two_paths(unbroken, tmp_path):
     """Nothing is repeated, so the filter that was charged covers it; back where it came from, it would be."""
     plain, _, _, compiled = unbroken

@@ -95,7 +95,9 @@ def assert_close(one, other, **tolerance):
         np.testing.assert_allclose(left, right, **{"rtol": 1e-4, "atol": 1e-5, **tolerance})
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "noisy loss" else ()) for name in CASES]
+)
 def test_every_run_is_what_it_would_be_alone(name):
     step, logs = make_step(name), []
     trained, payers = all_together(step, jnp.asarray(ROWS), hooks=[lambda _, found: logs.append(found)])
