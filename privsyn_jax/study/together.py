@@ -149,6 +149,7 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
         keys=[one.attempt.key for one in runs],
         spendings=spendings,
         records_are_shared=is_shared,
+        are_seeded=all(one.checked.privacy.noise_seed is not None for one in runs),
         keep_clip_norm=step.quantile_clip is not None,
         hooks=hooks,
     )

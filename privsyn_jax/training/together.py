@@ -23,6 +23,7 @@ def fit_together(
     keys: Sequence[jax.Array],
     spendings: Sequence[Spending],
     records_are_shared: bool,
+    are_seeded: bool = False,
     keep_clip_norm: bool = False,
     hooks: Sequence[Hook] = (),
 ) -> list[TrainState]:
@@ -36,16 +37,17 @@ def fit_together(
       states: R states of equal shapes. Learning rates may differ, see `optimizer.cosine_adam`.
       records: pytree of arrays, [n, ...] if they are shared, else [R, n, ...]; `Members` of shared records have
         `is_member` [R, n]: a run draws from its own members only.
-      keys: R secret keys, all different.
+      keys: R secret keys, all different unless the runs are seeded.
       spendings: R; all must choose blocks of the same length.
       records_are_shared: whether the runs train on one table.
+      are_seeded: whether the noise of every run is, and private in none: paired runs then share a seed.
       hooks: as in `loop.fit`, with stacked states and logs [R, count].
 
     Raises:
       ValueError: two keys are equal, or the runs cannot be dispatched together.
     """
     words = np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
-    if len(np.unique(words, axis=0)) < len(keys):
+    if not are_seeded and len(np.unique(words, axis=0)) < len(keys):
         raise ValueError("two runs have the same key: their noise would be the same")
     stacked_keys = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
     axes: Any = None if records_are_shared else 0
