@@ -1,12 +1,10 @@
-"""Shared nouns: what a column is, what is public about a table, what a generator is."""
+"""Shared nouns: what is public about a table or about images, what records are, what a generator is."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import pandas as pd
 
 if TYPE_CHECKING:
     from privsyn_jax.privacy.guard import Private
@@ -94,41 +92,81 @@ class Schema:
         raise KeyError(name)
 
 
-class Records(NamedTuple):
-    """A private table as loaded: conforming to `schema`, split by a public rule.
+@dataclasses.dataclass(frozen=True)
+class ImageSchema:
+    """Everything public about a set of labelled images of one size.
 
-    Canonical dtypes by kind: numeric float64 (NaN if missing); integer int64 (Int64 if nullable);
+    Attributes:
+      shape: (height, width, channels) of every image; 1 channel is grey, 3 are red, green, blue.
+      classes: names of the labels 0, 1, ...
+      num_records: a public figure near the number of training images, see `Schema`.
+      privacy_unit: what one image stands for, quoted in the report.
+      declared_public: facts above that were taken from the images and that the user declared public.
+    """
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    num_records: int
+    privacy_unit: str = "image"
+    declared_public: tuple[str, ...] = ()
+
+
+class Images(NamedTuple):
+    """Labelled images, or one of them without the leading axis.
+
+    Attributes:
+      pixels: uint8 [n, height, width, channels].
+      labels: int32 [n], from 0 to below the number of classes.
+    """
+
+    pixels: Any
+    labels: Any
+
+
+class Records(NamedTuple):
+    """Private records as loaded, a DataFrame or Images: conforming to `schema`, split by a public rule.
+
+    Canonical dtypes of a table by kind: numeric float64 (NaN if missing); integer int64 (Int64 if nullable);
     datetime datetime64[us] (NaT if missing); categorical and ordinal object, holding the schema's
     category values (None if missing); boolean bool (boolean if nullable); id as read.
     """
 
-    schema: Schema
-    train: Private[pd.DataFrame]
-    test: Private[pd.DataFrame]
+    schema: Schema | ImageSchema
+    train: Private[Any]
+    test: Private[Any]
     content_hash: str  # sha256 of the source's content, for refusing a changed file
-    clamped: Private[dict[str, int]]  # values per column that lay outside the public bounds
+    clamped: Private[dict[str, int]]  # values per column that lay outside the public bounds; of images, none
 
 
 class Generator(NamedTuple):
     """Pure functions over a parameter pytree {"private": ..., "public": ...}.
 
-    `private_loss` is the only function that ever receives a private record, one at a time.
+    `private_loss` and `embed` are the only functions that ever receive a private record, one at a time.
     The others have no argument through which a record could come, so they are post-processing.
+
+    An encoded example of a table is int32 codes [d]; of images, `Images` of one: uint8 pixels [height, width,
+    channels] and a scalar int32 label.
 
     Attributes:
       init: key -> params.
-      private_loss: (params, example, key) -> scalar, for one encoded example.
-      public_loss: (params, key) -> scalar, trains params["public"]; or None.
+      private_loss: (params, example, key) -> scalar, for one encoded example; None for a one-shot generator.
+      public_loss: (params, key) -> scalar, for one draw; trains params["public"], as the generator of a GAN, whose
+        critic is params["private"]; or None.
       calibrate: (params, marginals, key) -> params, moves params["public"] so that the generator's own
         marginals agree with purchased ones; or None.
       sample: (params, key, num_samples, conditions) -> encoded examples [num_samples, ...]; conditions
-        maps a column index to the code that it is set to; see `exact_conditions`.
+        maps a column index (images: 0, the label) to the code that it is set to; see `exact_conditions`.
       exact_conditions: indices of conditioned columns -> those among them that `sample` fixes exactly.
+      embed: example -> float vector [m]; only its part of L2 norm 1 is used. One noisy sum of it over all records is
+        all that a one-shot generator learns from; else None.
+      absorb: (params, noisy_sum [m], stddev of its noise, key) -> params made from that sum; or None.
     """
 
     init: Callable[..., Params]
-    private_loss: Callable[..., Any]
+    private_loss: Callable[..., Any] | None
     public_loss: Callable[..., Any] | None
     calibrate: Callable[..., Params] | None
     sample: Callable[..., Any]
     exact_conditions: Callable[..., tuple[int, ...]]
+    embed: Callable[..., Any] | None = None
+    absorb: Callable[..., Params] | None = None
