@@ -1,43 +1,81 @@
-"""Proposes a schema for a table: python -m launch.schema data.csv [--target COLUMN] > schema.json"""
+"""Proposes a schema for a table or for images.
+
+python -m launch.schema data.csv [--target COLUMN] > schema.json
+python -m launch.schema FOLDER_OR_NPZ > schema.json
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
+from privsyn_jax.data.images.propose import image_proposal_notes, propose_image_schema, survey
 from privsyn_jax.data.propose import proposal_notes, propose_schema
 from privsyn_jax.data.table import read_frame
 from privsyn_jax.types import UserError
 
 _NOTE = """\
-This proposal was made by looking at the private rows of {path}:
+This proposal was made by looking at the private {records} of {path}:
 {facts}
 Each of these is marked in "declared_public" and will be repeated in the privacy report: by keeping the
-proposal as it is, you declare them public. Better replace them by what you know without the rows: bounds by
-the limits of the form or instrument, categories by its codebook, num_records by a rough public figure; then
-remove what you replaced from "declared_public". Check the kinds, and fill in "target", "sensitive" and
-"privacy_unit" (what one record stands for)."""
+proposal as it is, you declare them public. Better replace them by what you know without the {records}: {known};
+then remove what you replaced from "declared_public". {check}"""
+_TABLE = {
+    "records": "rows",
+    "known": """bounds by
+the limits of the form or instrument, categories by its codebook, num_records by a rough public figure""",
+    "check": """Check the kinds, and fill in "target", "sensitive" and
+"privacy_unit" (what one record stands for).""",
+}
+_IMAGES = {
+    "records": "images",
+    "known": """the
+shape by the camera or scanner, the classes by their codebook, num_records by a rough public figure""",
+    "check": """Check the shape, and fill in
+"privacy_unit" (what one image stands for).""",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the proposal as JSON on stdout and a note on stderr; returns the exit code (2: bad input)."""
-    parser = argparse.ArgumentParser(prog="python -m launch.schema", description=__doc__)
-    parser.add_argument("path", help="a .csv, .csv.gz, .csv.bz2 or .parquet table")
-    parser.add_argument("--target", help="the column to predict in the evaluation")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.schema", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "path", help="a .csv, .csv.gz, .csv.bz2 or .parquet table, an .npz, or a folder of CLASS/NAME.png"
+    )
+    parser.add_argument("--target", help="the column of a table to predict in the evaluation")
     options = parser.parse_args(arguments)
+    is_images = os.path.isdir(options.path) or options.path.endswith(".npz")
     try:
-        frame = read_frame(options.path)
-        proposal = propose_schema(frame, target=options.target, source=options.path)
+        propose = _propose_for_images if is_images else _propose_for_table
+        proposal, facts, notes = propose(options.path, options.target)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(proposal, indent=2, ensure_ascii=False))
-    print(_NOTE.format(path=options.path, facts=_list_facts(proposal)), file=sys.stderr)
-    for note in proposal_notes(frame, proposal):
-        print(f"- {note}", file=sys.stderr)
+    note = _NOTE.format(path=options.path, facts=facts, **(_IMAGES if is_images else _TABLE))
+    print("\n".join([note, *(f"- {line}" for line in notes)]), file=sys.stderr)
     return 0
+
+
+def _propose_for_table(path: str, target: str | None) -> tuple[dict, str, list[str]]:
+    """(proposal, lines on the facts taken from the rows, what to look at)."""
+    frame = read_frame(path)
+    proposal = propose_schema(frame, target=target, source=path)
+    return proposal, _list_facts(proposal), proposal_notes(frame, proposal)
+
+
+def _propose_for_images(path: str, target: str | None) -> tuple[dict, str, list[str]]:
+    """(proposal, line on the facts taken from the images, what to look at)."""
+    if target is not None:
+        raise UserError(f"--target {target!r} names a column, and {path} holds images: leave it out")
+    seen = survey(path)
+    proposal = propose_image_schema(seen, source=path)
+    return proposal, f"  {', '.join(proposal['declared_public'])}", image_proposal_notes(seen, proposal)
 
 
 def _list_facts(proposal: dict) -> str:

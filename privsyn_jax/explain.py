@@ -6,33 +6,38 @@ import math
 from collections.abc import Iterator
 
 from privsyn_jax.plan import Plan
-from privsyn_jax.types import Schema
+from privsyn_jax.types import ImageSchema, Schema
 
 _PURPOSE = {
     "categories": "values of columns whose categories are not public",
     "histograms": "bin edges, values within bins, first guesses",
     "pair scores": "which pairs of columns depend on each other",
     "pair marginals": "how the chosen pairs depend on each other",
+    "class means": "class sizes, class means, brightness",
+    "covariances": "how images of a class vary",
+    "covariances of cells": "the same in parts of every class",
+    "mean embedding": "random features of every class, which the generator is to match",
     "training": "everything else that the generator learns",
 }
 
 
-def plan_lines(plan: Plan, schema: Schema) -> list[str]:
+def plan_lines(plan: Plan, schema: Schema | ImageSchema) -> list[str]:
     """The budget table and the mechanism in words."""
     target = f"epsilon {plan.epsilon:.4g}" if plan.has_noise else "NOT PRIVATE"
     lines = [f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}"]
     if plan.has_noise:
         lines += [
-            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is in the table change by "
-            f"more than a factor of {math.exp(plan.epsilon):.3g}",
+            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is among the records change "
+            f"by more than a factor of {math.exp(plan.epsilon):.3g}",
             f"  (but for a chance of {plan.delta:.3g})",
         ]
     lines.append(f"  {'what is bought':<16} {'share':>6}  {'noise multiplier':<17} for")
     for release in plan.releases:
         noise = f"{release.noise_multiplier:.4g}"
         lines.append(f"  {release.name:<16} {release.share:>6.1%}  {noise:<17} {_PURPOSE[release.name]}")
-    lines.append(f"  {'training':<16} {plan.training_share:>6.1%}  {_range(plan):<17} {_PURPOSE['training']}")
-    lines += [f"  {line}" for line in _training(plan)]
+    if plan.levels:
+        lines.append(f"  {'training':<16} {plan.training_share:>6.1%}  {_range(plan):<17} {_PURPOSE['training']}")
+        lines += [f"  {line}" for line in _training(plan)]
     return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
 
 

@@ -11,18 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from privsyn_jax.data.dtypes import restore_dtypes
-from privsyn_jax.data.validate import to_file_frame
 from privsyn_jax.files import write_json
-from privsyn_jax.models import GENERATORS
+from privsyn_jax.modalities import modality_of
 from privsyn_jax.report import privacy_markdown
 from privsyn_jax.settings import Settings, settings_from_dict
-from privsyn_jax.synthesis.sampler import Synthesis, synthesize
+from privsyn_jax.transforms import transform_from_dict
 from privsyn_jax.transforms.discretize import Discretizer
-from privsyn_jax.types import Generator, Params, Schema, UserError
+from privsyn_jax.transforms.images import ImageTransform
+from privsyn_jax.types import ImageSchema, Params, Schema, UserError
 from privsyn_jax.workdir import plain
 
 _FORMAT = 1
@@ -34,7 +32,7 @@ class Run:
     def __init__(
         self,
         settings: Settings,
-        transform: Discretizer,
+        transform: Discretizer | ImageTransform,
         params: Params,
         privacy: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
@@ -44,10 +42,11 @@ class Run:
         self._transform = transform
         self._params = params
         self._dtypes = dict(dtypes or {})
-        self._generator = build_generator(settings, transform.schema, transform.cardinalities)
+        self._modality = modality_of(transform.schema)
+        self._generator = self._modality.build_generator(settings, transform)
 
     @property
-    def schema(self) -> Schema:
+    def schema(self) -> Schema | ImageSchema:
         return self._transform.schema
 
     def with_dtypes(self, dtypes: Mapping[str, str]) -> Run:
@@ -56,28 +55,31 @@ class Run:
         privacy = {**self.privacy, "declared_public": facts}
         return Run(self._settings, self._transform, self._params, privacy, dtypes)
 
-    def sample(
-        self, num_samples: int, *, conditions: Mapping[str, Any] | None = None, seed: int | None = None
-    ) -> pd.DataFrame:
-        """Synthetic records with the columns, order and dtypes of the training table; costs no privacy.
+    def sample(self, num_samples: int, *, conditions: Mapping[str, Any] | None = None, seed: int | None = None) -> Any:
+        """Synthetic records: a table with the columns, order and dtypes of the training table, or Images. Costs no
+        privacy.
 
         Args:
-          num_samples: rows.
-          conditions: column -> value, list of values, or {"min": ..., "max": ...}.
+          num_samples: rows or images.
+          conditions: column -> value, list of values, or {"min": ..., "max": ...}; of images: "label" -> class or list.
           seed: repeats a sample; by default every call draws anew.
         """
         if num_samples < 1:
-            raise UserError(f"num_samples is {num_samples}: ask for at least 1 row")
+            raise UserError(f"num_samples is {num_samples}: ask for at least 1")
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        frame = self.synthesize(num_samples, conditions=conditions, key=jax.random.key(seed)).frame
-        return restore_dtypes(frame, self.schema, self._dtypes)
+        drawn = self.synthesize(num_samples, conditions=conditions, key=jax.random.key(seed)).records
+        return self._modality.finish(drawn, self.schema, self._dtypes)
 
-    def synthesize(self, num_samples: int, *, conditions: Mapping[str, Any] | None, key: jax.Array) -> Synthesis:
-        """`sample` in canonical dtypes, with the acceptance report; see synthesis.sampler."""
-        return synthesize(
+    def synthesize(self, num_samples: int, *, conditions: Mapping[str, Any] | None, key: jax.Array) -> Any:
+        """`sample` in canonical dtypes, with the acceptance report; see synthesis.sampler and synthesis.images."""
+        return self._modality.synthesize(
             self._generator, self._params, self._transform, num_samples=num_samples, conditions=conditions, key=key
         )
+
+    def write_records(self, records: Any, folder: Path) -> None:
+        """Writes synthetic records into an existing folder, as a release has them."""
+        self._modality.write(records, self.schema, folder)
 
     def save(self, path: str | Path) -> None:
         """Writes the model and its privacy report to a new folder: arrays and JSON, no pickle."""
@@ -123,7 +125,7 @@ class Run:
     def _repr_html_(self) -> str:
         epsilon = self.privacy["epsilon"]
         cost = f"epsilon {epsilon:.3f}, delta {self.privacy['delta']:.1e}" if epsilon is not None else "NOT PRIVATE"
-        return f"<p><b>{self._settings.model['name']}</b> generator of {len(self.schema.columns)} columns: {cost}</p>"
+        return f"<p><b>{self._settings.model['name']}</b> generator of {self._modality.name}: {cost}</p>"
 
 
 def load(path: str | Path) -> Run:
@@ -146,42 +148,8 @@ def load(path: str | Path) -> Run:
         with open(model / "params.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
             params = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})
         privacy = json.loads((folder / "privacy_report.json").read_text())
-        return Run(settings, Discretizer.from_dict(saved["transform"]), params, privacy, saved["dtypes"])
+        return Run(settings, transform_from_dict(saved["transform"]), params, privacy, saved["dtypes"])
     except UserError:
         raise
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"the model in {folder} is damaged ({error}): save it again") from None
-
-
-def build_generator(settings: Settings, schema: Schema, cardinalities: tuple[int, ...]) -> Generator:
-    """The generator named by the settings, for columns with these numbers of codes.
-
-    Raises:
-      UserError: an argument that the generator refuses, or a column order that is not one.
-    """
-    arguments = dict(settings.model)
-    make = GENERATORS[arguments.pop("name")]
-    order = column_order(arguments.pop("column_order"), schema)
-    try:
-        return make(cardinalities=cardinalities, column_order=order, **arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the section model of the settings does not fit: {error}") from None
-
-
-def column_order(names: tuple[str, ...], schema: Schema) -> tuple[int, ...]:
-    """Indices of the modelled columns in the order that the generator draws them."""
-    known = [column.name for column in schema.modelled]
-    if not names:
-        names = tuple(sorted(known, key=lambda name: name != schema.target))
-    if sorted(names) != sorted(known):
-        odd = sorted(set(names) ^ set(known))
-        raise UserError(
-            f"model.column_order must name every modelled column once; it disagrees with the schema on "
-            f"{', '.join(map(repr, odd)) or 'how often a column occurs'}: correct it or leave it empty"
-        )
-    return tuple(known.index(name) for name in names)
-
-
-def write_table(frame: pd.DataFrame, schema: Schema, path: Path) -> None:
-    """CSV in the form of the source: dates by their format, booleans by their labels, missing as empty."""
-    to_file_frame(frame, schema).to_csv(path, index=False)

@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from privsyn_jax.models import USES_MARGINALS
+from privsyn_jax.models import ONE_SHOT, USES_MARGINALS
+from privsyn_jax.one_shot import buyer_of
 from privsyn_jax.privacy import accounting, filters, schedules, search
 from privsyn_jax.privacy.calibration import calibrate_scale
 from privsyn_jax.privacy.filters import Filter
@@ -17,7 +18,7 @@ from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.privacy_settings import AdaptiveSettings
 from privsyn_jax.settings import Settings
 from privsyn_jax.transforms.discretize import unknown_columns
-from privsyn_jax.types import Schema, UserError
+from privsyn_jax.types import ImageSchema, Schema, UserError
 
 CATEGORY_DELTA_SHARE = 0.1  # of delta, for values that only one record holds
 _SCORE_SHARE = 0.1  # of the marginals' budget, to choose the pairs
@@ -66,7 +67,8 @@ class Plan:
       delta: of the whole run.
       category_delta: the part of delta that releases of unknown categories use.
       releases: Gaussian releases before training, in order.
-      levels: of DP-SGD, in order; with adaptive noise the one level that it is measured by.
+      levels: of DP-SGD, in order; with adaptive noise the one level that it is measured by; none for a generator that
+        learns from one release.
       num_groups: of the sampler.
       adaptive: how the noise is chosen, or None if it is fixed.
       warnings: sentences for the report.
@@ -98,12 +100,12 @@ class Plan:
 
     @property
     def has_noise(self) -> bool:
-        return all(level.noise_multiplier > 0 for level in self.levels)
+        return all(part.noise_multiplier > 0 for part in (*self.releases, *self.levels))
 
     @property
     def expected_batch_size(self) -> float:
         """Of the largest batches."""
-        return max(level.expected_batch_size for level in self.levels)
+        return max((level.expected_batch_size for level in self.levels), default=0.0)
 
     @property
     def privacy_filter(self) -> Filter | None:
@@ -135,7 +137,7 @@ class Plan:
         return plain
 
 
-def make_plan(settings: Settings, schema: Schema) -> Plan:
+def make_plan(settings: Settings, schema: Schema | ImageSchema) -> Plan:
     """Budget shares and schedules to noise: the whole run's epsilon is at most the target and close to it.
 
     Raises:
@@ -147,8 +149,10 @@ def make_plan(settings: Settings, schema: Schema) -> Plan:
             f"training.num_steps is {settings.training.num_steps}, no more than privacy.adaptive.num_blocks = "
             f"{privacy.adaptive.num_blocks}: the rule 'loss' needs blocks of several steps, so lower num_blocks"
         )
-    levels, num_groups = _relative_levels(settings, schema)
     delta = privacy.delta or 1.0 / schema.num_records**1.1
+    if isinstance(schema, ImageSchema) and settings.model["name"] in ONE_SHOT:
+        return _plan_for_stages(settings, schema, delta)
+    levels, num_groups = _relative_levels(settings, schema)
     shares = _shares(settings, schema)
     category_delta = CATEGORY_DELTA_SHARE * delta if "categories" in shares else 0.0
     common = {
@@ -186,6 +190,38 @@ def make_plan(settings: Settings, schema: Schema) -> Plan:
     return Plan(epsilon=epsilon, releases=releases, levels=_scaled(levels, scale), adaptive=adaptive, **common)
 
 
+def _plan_for_stages(settings: Settings, schema: ImageSchema, delta: float) -> Plan:
+    """All of the budget for the noisy sums that a one-shot generator learns from."""
+    privacy = settings.privacy
+    if privacy.adaptive.rule:
+        raise UserError(
+            f"privacy.adaptive.rule is {privacy.adaptive.rule!r}, but model.name={settings.model['name']!r} takes no "
+            "steps: set the rule to ''"
+        )
+    shares, scale, epsilon = _shares(settings, schema), 0.0, math.inf
+    if privacy.is_private and privacy.epsilon is not None:
+        epsilon = privacy.epsilon
+        try:
+            scale = calibrate_scale([], [(1.0, share**-0.5, 1) for share in shares.values()], epsilon, delta)
+        except ValueError as error:
+            raise UserError(f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it") from None
+    elif privacy.is_private:
+        scale = float(privacy.noise_multiplier or 0.0)
+    releases = tuple(Release(name, share, scale / math.sqrt(share)) for name, share in shares.items())
+    if privacy.is_private and privacy.epsilon is None:
+        epsilon = accounting.epsilon_of([release.event for release in releases], delta)
+    return Plan(
+        epsilon=epsilon,
+        delta=delta,
+        category_delta=0.0,
+        releases=releases,
+        levels=(),
+        num_groups=1,
+        adaptive=None,
+        warnings=_warnings(settings, schema, delta),
+    )
+
+
 def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.Event]:
     """What the levels cost, in order."""
     events, done = [], 0
@@ -202,7 +238,7 @@ def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.E
     return events
 
 
-def _relative_levels(settings: Settings, schema: Schema) -> tuple[tuple[Level, ...], int]:
+def _relative_levels(settings: Settings, schema: Schema | ImageSchema) -> tuple[tuple[Level, ...], int]:
     """Levels whose noise multipliers are relative, and the sampler's number of groups."""
     privacy, training, num_records = settings.privacy, settings.training, schema.num_records
     schedule = privacy.schedule
@@ -259,10 +295,15 @@ def _filter(level: Level, adaptive: AdaptivePlan) -> Filter:
     )
 
 
-def _shares(settings: Settings, schema: Schema) -> dict[str, float]:
+def _shares(settings: Settings, schema: Schema | ImageSchema) -> dict[str, float]:
     """Share of the budget of every Gaussian release that this run will make, in order."""
     budget = settings.privacy.budget
     shares = {}
+    if isinstance(schema, ImageSchema):
+        if settings.warm_start.buys:
+            _need("warm_start", budget.warm_start, "for bought images, or change warm_start.images")
+        buyer = buyer_of(settings, schema)
+        return {stage.name: buyer.share * stage.share for stage in buyer.generator.stages} if buyer is not None else {}
     unknown = unknown_columns(schema)
     if unknown:
         _need(
@@ -342,7 +383,7 @@ def _epsilon_for_noise(
         raise unusable from None
 
 
-def _warnings(settings: Settings, schema: Schema, delta: float) -> tuple[str, ...]:
+def _warnings(settings: Settings, schema: Schema | ImageSchema, delta: float) -> tuple[str, ...]:
     found = []
     if not settings.privacy.enabled:
         found.append("NOT PRIVATE: privacy.enabled is False, so gradients were neither clipped nor noised.")

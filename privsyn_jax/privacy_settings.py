@@ -23,11 +23,13 @@ class BudgetSettings:
       transform: the histogram for quantile edges, first logits and one-way marginals.
       marginals: pair scores and the pair marginals chosen by them (generators that can use them).
       categories: the thresholded histogram of columns whose categories are not public.
+      warm_start: noisy class means, or class Gaussians, of images; see WarmStartSettings.
     """
 
     transform: float = 0.05
     marginals: float = 0.25
     categories: float = 0.05
+    warm_start: float = 0.1
 
     def __post_init__(self):
         for name, share in dataclasses.asdict(self).items():
@@ -35,7 +37,7 @@ class BudgetSettings:
                 math.isfinite(share) and 0 <= share < 1,
                 f"privacy.budget.{name} is {share}: give a share from 0 to below 1",
             )
-        total = sum(dataclasses.astuple(self))
+        total = self.transform + self.marginals + self.categories  # of a table; images spend warm_start alone
         require(total < 1, f"privacy.budget adds up to {total:g}: leave a share for training by keeping it below 1")
 
 

@@ -14,7 +14,7 @@ from privsyn_jax.privacy_settings import PrivacySettings
 from privsyn_jax.refuse import one_of, require
 from privsyn_jax.types import UserError
 
-_SET_BY_THE_RUN = ("cardinalities", "column_order")
+_SET_BY_THE_RUN = ("cardinalities", "column_order", "image_shape", "num_classes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +22,22 @@ class DataSettings:
     """Where the records come from.
 
     Attributes:
-      name: a key of data.DATASETS.
-      dir: folder with the original files (adult).
-      path: the table, .csv[.gz|.bz2] or .parquet (csv).
-      test_path: a separate held-out table; empty means a split of `path` (csv).
-      schema: path of the schema JSON (csv).
+      name: a key of data.DATASETS; `source` overrides it.
+      source: "tfds:NAME[/CONFIG][:VERSION]" reads images that tensorflow-datasets prepared; "" means `name`.
+      dir: folder with the original files (adult, mnist, cifar10), or of tensorflow-datasets (tfds; "" for its own).
+      path: the table, .csv[.gz|.bz2] or .parquet (csv); a folder of class/image files or an .npz (images).
+      test_path: a separate held-out table or set of images; empty means a split of `path` (csv, images).
+      schema: path of the schema JSON (csv, images).
       split: "uci" (the published train/test files) or "paper" (70/30 of both together) (adult).
       test_fraction: share of records held out where a split is made; each record is held out
         independently, by a public rule, so that adding a record moves no other.
       out_of_bounds: "clip" counts (under private/) and clamps numbers outside the public bounds, "error" refuses.
+      resize: whether images of another size or other channels than the schema's are resized (the shorter side, then
+        the centre is cut out) and converted; by default they are refused (images).
     """
 
     name: str = "csv"
+    source: str = ""
     dir: str = ""
     path: str = ""
     test_path: str = ""
@@ -41,6 +45,7 @@ class DataSettings:
     split: str = "uci"
     test_fraction: float = 0.3
     out_of_bounds: str = "clip"
+    resize: bool = False
 
     def __post_init__(self):
         one_of("data.split", self.split, ("uci", "paper"))
@@ -80,7 +85,11 @@ class TrainingSettings:
       num_steps: gradient steps.
       expected_batch_size: records per Poisson batch, in expectation; 0 means an eighth of num_records, at most 2048.
       learning_rate: peak of Adam's cosine decay.
+      adam_b1: decay of Adam's mean gradient.
       ema_decay: of the parameter average that is sampled from.
+      critic_steps: of a GAN: steps on records (of the critic) for every step of the generator.
+      generator_batch_size: of a GAN: draws per step of the generator.
+      generator_learning_rate: of a GAN; 0 means learning_rate.
       microbatch_size: examples per gradient sum; 0 means automatic. A draw takes as many sums as it needs.
       steps_per_dispatch: steps per call of the device, and between two marks of the progress bar.
       gradient_method: how per-example gradients are clipped and summed: "auto", "ghost", "microbatch" or "vmap".
@@ -97,7 +106,11 @@ class TrainingSettings:
     num_steps: int = 400
     expected_batch_size: int = 0
     learning_rate: float = 3e-3
+    adam_b1: float = 0.9
     ema_decay: float = 0.99
+    critic_steps: int = 1
+    generator_batch_size: int = 128
+    generator_learning_rate: float = 0.0
     microbatch_size: int = 0
     steps_per_dispatch: int = 20
     gradient_method: str = "auto"
@@ -114,7 +127,7 @@ class TrainingSettings:
             self.expected_batch_size >= 0,
             f"training.expected_batch_size is {self.expected_batch_size}: give 0 (automatic) or more",
         )
-        for name in ("num_steps", "steps_per_dispatch", "num_draws"):
+        for name in ("num_steps", "steps_per_dispatch", "num_draws", "critic_steps", "generator_batch_size"):
             value = getattr(self, name)
             require(value >= 1, f"training.{name} is {value}: give at least 1")
         for name in ("microbatch_size", "num_devices"):
@@ -132,10 +145,64 @@ class TrainingSettings:
             f"training.learning_rate is {self.learning_rate}: give a finite number above 0",
         )
         require(
+            0 <= self.generator_learning_rate < math.inf,
+            f"training.generator_learning_rate is {self.generator_learning_rate}: give a finite number, or 0 for "
+            "training.learning_rate",
+        )
+        require(0 <= self.adam_b1 < 1, f"training.adam_b1 is {self.adam_b1}: give a number from 0 to below 1")
+        require(
             self.checkpoint_seconds >= 0,
             f"training.checkpoint_seconds is {self.checkpoint_seconds}: give 0 (after every dispatch) or more",
         )
         require(0 <= self.ema_decay < 1, f"training.ema_decay is {self.ema_decay}: give a number from 0 to below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStartSettings:
+    """What a network for images learns from before it sees a private one. Public or bought images; never photographs.
+
+    Attributes:
+      images: "" (nothing: random weights), "procedural" (made by formula, see data.procedural), "central" (noisy class
+        means) or "gaussian" (draws from noisy class means and covariances), the latter two bought for
+        privacy.budget.warm_start; or "procedural+central", "procedural+gaussian": one after the other.
+      num_images: made or drawn of each kind.
+      num_steps: of Adam, on each kind.
+      batch_size: images per step.
+      learning_rate: peak of the cosine decay, on each kind.
+      num_frequencies, radius, radius_within, center: how bought images are described, see models.class_gaussian.
+    """
+
+    images: str = ""
+    num_images: int = 20_000
+    num_steps: int = 1000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    num_frequencies: int = 150
+    radius: float = 0.36
+    radius_within: float = 0.25
+    center: float = 0.0
+
+    def __post_init__(self):
+        one_of(
+            "warm_start.images",
+            self.images,
+            ("", "procedural", "central", "gaussian", "procedural+central", "procedural+gaussian"),
+        )
+        for name in ("num_images", "num_steps", "batch_size", "num_frequencies"):
+            value = getattr(self, name)
+            require(value >= 1, f"warm_start.{name} is {value}: give at least 1")
+        for name in ("learning_rate", "radius", "radius_within"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"warm_start.{name} is {value}: give a finite number above 0")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.images.split("+")) if self.images else ()
+
+    @property
+    def buys(self) -> bool:
+        """Whether private images are read for it."""
+        return bool({"central", "gaussian"} & set(self.kinds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,23 +223,46 @@ class SynthesisSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Whether the synthetic table is compared with real rows (results stay under private/)."""
+    """Whether the synthetic records are compared with real ones (results stay under private/), and how images are.
+
+    Attributes:
+      enabled: whether there is an evaluation.
+      features: what FID and KID of images are computed on: "trained" (a small net trained on the real images),
+        "random" (random convolutions, public), or "module:function", your own, see evaluation.images.features.
+      feature_images: images of each kind, at most, for FID and KID.
+      classifier_steps: of every downstream classifier of images, on synthetic and on real ones alike.
+      classifier_shifts: whether these classifiers see their images shifted at random by up to a 14th of their size.
+    """
 
     enabled: bool = True
+    features: str = "trained"
+    feature_images: int = 10_000
+    classifier_steps: int = 1000
+    classifier_shifts: bool = True
+
+    def __post_init__(self):
+        require(
+            self.features in ("trained", "random") or self.features.count(":") == 1,
+            f"evaluation.features is {self.features!r}: give trained, random, or a function as module:function",
+        )
+        for name, least in (("feature_images", 2), ("classifier_steps", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"evaluation.{name} is {value}: give at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """One run.
 
-    `model` holds the generator's name, its keyword arguments, and `column_order` (names; () means the target
-    first, then the schema's order). `seed` fixes everything that is not private: initial weights, evaluation.
+    `model` holds the generator's name, its keyword arguments, and for a table `column_order` (names; () means the
+    target first, then the schema's order). `seed` fixes everything that is not private: initial weights, evaluation.
     """
 
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     transform: TransformSettings = dataclasses.field(default_factory=TransformSettings)
     model: Mapping[str, Any] = dataclasses.field(default_factory=lambda: model_defaults("autoregressive"))
     privacy: PrivacySettings = dataclasses.field(default_factory=PrivacySettings)
+    warm_start: WarmStartSettings = dataclasses.field(default_factory=WarmStartSettings)
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     synthesis: SynthesisSettings = dataclasses.field(default_factory=SynthesisSettings)
     evaluation: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
@@ -183,13 +273,17 @@ class Settings:
 
 
 def model_defaults(name: str) -> dict[str, Any]:
-    """The generator's own keyword arguments and defaults, with its name and a column order."""
-    from privsyn_jax.models import GENERATORS  # here, so that reading data settings does not load the models
+    """The generator's own keyword arguments and defaults, with its name and, of a table, a column order."""
+    from privsyn_jax.models import (  # here, so that reading data settings does not load the models
+        GENERATORS,
+        TABLE_GENERATORS,
+    )
 
     one_of("model.name", name, tuple(GENERATORS))
     parameters = inspect.signature(GENERATORS[name]).parameters.values()
     own = {p.name: p.default for p in parameters if p.name not in _SET_BY_THE_RUN}
-    return {"name": name, "column_order": (), **own}
+    own_order = {"column_order": ()} if name in TABLE_GENERATORS else {}
+    return {"name": name, **own_order, **own}
 
 
 def settings_from_dict(plain: Mapping[str, Any]) -> Settings:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from privsyn_jax.modalities import modality_of
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.second_opinion import confirm
 from privsyn_jax.settings import Settings
-from privsyn_jax.types import Schema
+from privsyn_jax.types import ImageSchema, Schema
 
 _PACKAGES = ("privsyn_jax", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "pandas", "scikit-learn")
 
@@ -30,7 +31,7 @@ def privacy_statement(
     ledger: Ledger,
     plan: Plan,
     settings: Settings,
-    schema: Schema,
+    schema: Schema | ImageSchema,
     path: Sequence[Mapping[str, Any]],
     *,
     warnings: Sequence[str] = (),
@@ -71,17 +72,18 @@ def privacy_statement(
     }
 
 
-def declared_public(schema: Schema) -> list[str]:
+def declared_public(schema: Schema | ImageSchema) -> list[str]:
     """The facts that the guarantee takes as known to everyone, in sentences."""
     facts = [
-        "column names, order and kinds; bounds, categories, point masses and nullability as the schema states them",
+        *modality_of(schema).public_facts(schema),
         f"number of training records about {schema.num_records} (a figure; the guarantee does not need it exact)",
     ]
     if schema.declared_public:
         facts.append(f"TAKEN FROM THE ROWS and declared public by the user: {', '.join(schema.declared_public)}")
+    columns = schema.columns if isinstance(schema, Schema) else ()
     facts += [
         f"TAKEN FROM THE ROWS and declared public by the user, {column.name!r}: {', '.join(column.declared_public)}"
-        for column in schema.columns
+        for column in columns
         if column.declared_public
     ]
     return facts

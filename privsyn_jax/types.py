@@ -138,10 +138,28 @@ class Records(NamedTuple):
     clamped: Private[dict[str, int]]  # values per column that lay outside the public bounds; of images, none
 
 
+class Stage(NamedTuple):
+    """One noisy sum over all records, and what is made of it.
+
+    Attributes:
+      name: of the release, as the ledger books it.
+      share: of what all stages together may spend.
+      num_groups: groups that a record can be in.
+      embed: (params, example) -> (group, float vector [m]); only the vector's part of L2 norm 1 is used.
+      absorb: (params, noisy_sum float64 [num_groups, m], stddev of its noise, key) -> params.
+    """
+
+    name: str
+    share: float
+    num_groups: int
+    embed: Callable[..., Any]
+    absorb: Callable[..., Params]
+
+
 class Generator(NamedTuple):
     """Pure functions over a parameter pytree {"private": ..., "public": ...}.
 
-    `private_loss` and `embed` are the only functions that ever receive a private record, one at a time.
+    `private_loss` and the stages' `embed` are the only functions that ever receive a private record, one at a time.
     The others have no argument through which a record could come, so they are post-processing.
 
     An encoded example of a table is int32 codes [d]; of images, `Images` of one: uint8 pixels [height, width,
@@ -157,9 +175,7 @@ class Generator(NamedTuple):
       sample: (params, key, num_samples, conditions) -> encoded examples [num_samples, ...]; conditions
         maps a column index (images: 0, the label) to the code that it is set to; see `exact_conditions`.
       exact_conditions: indices of conditioned columns -> those among them that `sample` fixes exactly.
-      embed: example -> float vector [m]; only its part of L2 norm 1 is used. One noisy sum of it over all records is
-        all that a one-shot generator learns from; else None.
-      absorb: (params, noisy_sum [m], stddev of its noise, key) -> params made from that sum; or None.
+      stages: noisy sums over all records, one after the other, that a one-shot generator learns from; else none.
     """
 
     init: Callable[..., Params]
@@ -168,5 +184,4 @@ class Generator(NamedTuple):
     calibrate: Callable[..., Params] | None
     sample: Callable[..., Any]
     exact_conditions: Callable[..., tuple[int, ...]]
-    embed: Callable[..., Any] | None = None
-    absorb: Callable[..., Params] | None = None
+    stages: tuple[Stage, ...] = ()

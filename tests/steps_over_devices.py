@@ -213,7 +213,6 @@ def trained(num_rows: int = 30, **settings) -> dict[str, np.ndarray]:
     params, _ = dp_sgd.train(
         generator,
         Private(table(num_rows)["features"]),
-        (2, 2, 2),
         None,
         plan=plan,
         settings=Settings(training=TrainingSettings(num_steps=3, steps_per_dispatch=3, **settings)),

@@ -16,7 +16,7 @@ from privsyn_jax.settings import TrainingSettings
 from privsyn_jax.training import feed, loop
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import initial_state, with_level
-from privsyn_jax.training.step import DPStep, in_bfloat16, many_steps
+from privsyn_jax.training.step import DPStep, computed_in, many_steps
 from privsyn_jax.types import UserError
 
 NUM_ROWS, CLIP_NORM = 21, 0.7
@@ -140,7 +140,7 @@ def test_a_microbatch_on_an_accelerator_holds_nearly_every_draw(monkeypatch):
 
 @pytest.mark.parametrize("method", ["vmap", "ghost"])
 def test_a_loss_in_bfloat16_is_clipped_and_summed_in_float32(method):
-    low = in_bfloat16(loss)
+    low = computed_in("bfloat16", loss)
     assert loss_dtype(low) == jnp.float32
     norms = []
     for row in range(4):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from privsyn_jax.models import GENERATORS, USES_MARGINALS
+from privsyn_jax.models import TABLE_GENERATORS as GENERATORS
+from privsyn_jax.models import USES_MARGINALS
 from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 from privsyn_jax.training.marginals import Marginals
 

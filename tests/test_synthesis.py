@@ -65,9 +65,9 @@ def test_without_conditions_one_draw_gives_the_rows():
     result = draw(300, None, stub)
     assert stub.sizes == [300] and (result.drawn, result.accepted) == (300, 300)
     assert result.exact == result.rejected_on == ()
-    assert tuple(result.frame.columns) == SCHEMA.names
-    assert result.frame["person"].tolist() == result.frame["other_id"].tolist() == list(range(1, 301))
-    pd.testing.assert_frame_equal(result.frame, draw(300, {}).frame)
+    assert tuple(result.records.columns) == SCHEMA.names
+    assert result.records["person"].tolist() == result.records["other_id"].tolist() == list(range(1, 301))
+    pd.testing.assert_frame_equal(result.records, draw(300, {}).records)
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_without_conditions_one_draw_gives_the_rows():
 )
 def test_conditions_that_are_not_exact_are_met_by_drawing_again(conditions, meets):
     result = draw(200, conditions)
-    assert len(result.frame) == 200 and meets(result.frame).all()
+    assert len(result.records) == 200 and meets(result.records).all()
     assert result.exact == () and set(result.rejected_on) == set(conditions)
-    assert result.frame["person"].tolist() == list(range(1, 201))
-    assert result.frame.index.tolist() == list(range(200))
-    pd.testing.assert_series_equal(result.frame.dtypes, draw(10, None).frame.dtypes)
+    assert result.records["person"].tolist() == list(range(1, 201))
+    assert result.records.index.tolist() == list(range(200))
+    pd.testing.assert_series_equal(result.records.dtypes, draw(10, None).records.dtypes)
 
 
 def test_what_the_generator_can_fix_is_fixed_and_nothing_is_thrown_away():
     stub = Stub()
     result = draw(150, {"sex": "m"}, stub)
     assert stub.fixed == [{0: 1}] and stub.sizes == [150]
-    assert (result.frame["sex"] == "m").all()
+    assert (result.records["sex"] == "m").all()
     assert (result.exact, result.rejected_on, result.drawn, result.accepted) == (("sex",), (), 150, 150)
 
 
@@ -122,18 +122,18 @@ def test_acceptance_is_counted_over_all_rounds():
 
 
 def test_rejection_keeps_the_distribution_of_the_other_columns():
-    ages = draw(20_000, {"grade": 1}).frame["age"].to_numpy(float, na_value=-1)
-    everyone = draw(20_000, None).frame["age"].to_numpy(float, na_value=-1)
+    ages = draw(20_000, {"grade": 1}).records["age"].to_numpy(float, na_value=-1)
+    everyone = draw(20_000, None).records["age"].to_numpy(float, na_value=-1)
     for age in (-1, 0, 45, 90):
         assert abs((ages <= age).mean() - (everyone <= age).mean()) < 5 * np.sqrt(0.5 / 20_000)
 
 
 def test_a_sample_is_a_function_of_its_key():
-    pd.testing.assert_frame_equal(draw(100, {"age": {"min": 50}}).frame, draw(100, {"age": {"min": 50}}).frame)
+    pd.testing.assert_frame_equal(draw(100, {"age": {"min": 50}}).records, draw(100, {"age": {"min": 50}}).records)
     other = synthesize(
         Stub().generator(), {}, TRANSFORM, num_samples=100, conditions={"age": {"min": 50}}, key=jax.random.key(8)
     )
-    assert not other.frame.equals(draw(100, {"age": {"min": 50}}).frame)
+    assert not other.records.equals(draw(100, {"age": {"min": 50}}).records)
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def small_plan(**changes) -> Plan:
 
 
 def trained(monkeypatch, plan, hooks=(), **privacy):
-    monkeypatch.setattr(dp_sgd, "cosine_adam", lambda *_: SGD)
+    monkeypatch.setattr(dp_sgd, "cosine_adam", lambda *_, **__: SGD)
     generator = Generator(
         init=lambda key: {"private": {"w": jnp.zeros(SIZE)}, "public": {}},
         private_loss=flat_loss,
@@ -255,7 +255,6 @@ def trained(monkeypatch, plan, hooks=(), **privacy):
     params, path = dp_sgd.train(
         generator,
         Private(np.zeros((NUM_ROWS, 2), np.float32)),
-        (2, 2),
         None,
         plan=plan,
         settings=Settings(

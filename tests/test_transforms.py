@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from privsyn_jax.data.schema_check import check_schema
 from privsyn_jax.data.validate import conform
-from privsyn_jax.learn import fit_transform
+from privsyn_jax.modalities.tables import fit_transform
 from privsyn_jax.plan import make_plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger

@@ -210,7 +210,7 @@ def test_conditions_are_met_by_rejection():
         generator, params, transform, num_samples=40, conditions={"sex": True, "age": {"max": 4}}, key=jax.random.key(1)
     )
     assert result.exact == () and set(result.rejected_on) == {"sex", "age"} and result.drawn > result.accepted
-    assert len(result.frame) == 40 and result.frame["sex"].all() and (result.frame["age"] <= 4).all()
+    assert len(result.records) == 40 and result.records["sex"].all() and (result.records["age"] <= 4).all()
     with pytest.raises(ValueError, match=r"columns \[1\] cannot be fixed"):
         generator.sample(params, jax.random.key(0), 5, {1: 0})
 

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from privsyn_jax.data import adult, rand_hie, table
+from privsyn_jax.data.images import cifar10, digits, mnist, own, tfds
 from privsyn_jax.settings import DataSettings
-from privsyn_jax.types import Records, Schema
+from privsyn_jax.types import Records, UserError
 
 
 class Dataset(NamedTuple):
-    """A source of records.
+    """A source of records, of a table (`Schema`) or of images (`ImageSchema`).
 
     Attributes:
-      read_schema: settings -> the public facts, with num_records of the training part; opens no private row.
+      read_schema: settings -> the public facts, with num_records of the training part; opens no private record.
       load: (settings, schema) -> the records, conforming to the schema and split.
     """
 
-    read_schema: Callable[[DataSettings], Schema]
-    load: Callable[[DataSettings, Schema], Records]
+    read_schema: Callable[[DataSettings], Any]
+    load: Callable[[DataSettings, Any], Records]
 
 
 DATASETS = {
     "adult": Dataset(adult.read_schema, adult.load),
+    "cifar10": Dataset(cifar10.read_schema, cifar10.load),
     "csv": Dataset(table.read_schema, table.load),
+    "digits": Dataset(digits.read_schema, digits.load),
+    "images": Dataset(own.read_schema, own.load),
+    "mnist": Dataset(mnist.read_schema, mnist.load),
     "rand_hie": Dataset(rand_hie.read_schema, rand_hie.load),
 }
+
+
+def dataset_of(settings: DataSettings) -> Dataset:
+    """The data set that the settings name.
+
+    Raises:
+      UserError: there is none of that name, or no such kind of source.
+    """
+    if settings.source.startswith(tfds.PREFIX):
+        return Dataset(tfds.read_schema, tfds.load)
+    if settings.source:
+        raise UserError(f"data.source is {settings.source!r}: write tfds:NAME, or leave it empty and set data.name")
+    if settings.name not in DATASETS:
+        raise UserError(f"data.name is {settings.name!r}: use one of {', '.join(DATASETS)}")
+    return DATASETS[settings.name]

@@ -13,6 +13,13 @@ _CANDIDATES = (
     ("logistic_regression_accuracy", "logistic regression, accuracy"),
     ("ridge_r2", "linear regression, R²"),
     ("boosting_r2", "boosting, R²"),
+    ("mean_accuracy", "mean of the nets, accuracy"),
+    ("fid_trained_features", "FID, features of a net trained on real images"),
+    ("fid_random_features", "FID, features of a random net"),
+    ("fid_custom_features", "FID, own features"),
+    ("label_agreement", "label agreement"),
+    ("nearer_to_training_rate", "images nearer to training images than to held-out ones"),
+    ("copy_of_training_rate", "images equal to a training image"),
     ("pairwise_total_variation", "mean 2-way total variation"),
     ("emd", "EMD of the worst column"),
     ("mean_total_variation", "mean 1-way total variation"),
@@ -26,7 +33,8 @@ def headline(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The most telling rows, at most NUM_HEADLINES of them.
 
     With a target of classes: logistic regression AUC and accuracy, boosting AUC, mean 2-way total
-    variation and the largest EMD of a column. Without one, other fidelity and sanity metrics move up.
+    variation and the largest EMD of a column. Without one, other fidelity and sanity metrics move up. Of
+    images: mean accuracy of the nets, FID, label agreement and nearness to training images.
 
     Args:
       metrics: rows of an Evaluation.

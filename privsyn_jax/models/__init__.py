@@ -1,6 +1,31 @@
 """Generators by name: one file and one line each."""
 
-from privsyn_jax.models import autoregressive, tvae
+from privsyn_jax.models import (
+    acgan,
+    autoregressive,
+    beta_vae,
+    block_codes,
+    class_gaussian,
+    conditional_gan,
+    dcgan,
+    diffusion,
+    tvae,
+    vae_gan,
+    wgan_gp,
+)
 
-GENERATORS = {"autoregressive": autoregressive.make, "tvae": tvae.make}
+TABLE_GENERATORS = {"autoregressive": autoregressive.make, "tvae": tvae.make}
+IMAGE_GENERATORS = {
+    "acgan": acgan.make,
+    "beta_vae": beta_vae.make,
+    "block_codes": block_codes.make,
+    "class_gaussian": class_gaussian.make,
+    "conditional_gan": conditional_gan.make,
+    "dcgan": dcgan.make,
+    "diffusion": diffusion.make,
+    "vae_gan": vae_gan.make,
+    "wgan_gp": wgan_gp.make,
+}
+GENERATORS = {**TABLE_GENERATORS, **IMAGE_GENERATORS}
 USES_MARGINALS = frozenset({"autoregressive"})  # purchased ones, by `calibrate`
+ONE_SHOT = frozenset({"class_gaussian"})  # learn from a few noisy sums, by `stages`; no steps

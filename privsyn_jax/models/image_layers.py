@@ -52,9 +52,9 @@ def draw_images(
     params: Params,
     key: jax.Array,
     num_samples: int,
+    conditions: Mapping[int, int] | None = None,
     *,
     num_classes: int,
-    conditions: Mapping[int, int] | None = None,
     block_size: int = 256,
 ) -> Images:
     """`num_samples` images with balanced labels, or all with the label conditions[0].

@@ -7,15 +7,20 @@ deviation divided by L2 sensitivity.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.stats import norm
 
 from privsyn_jax.privacy.noise import HostNoise
 
 Event = dict[str, Any]
+
+_NORM = 1.0 - 1e-6  # norms and products are rounded to float32: the true norm stays below 1
+_EMBEDDED_AT_ONCE = 512  # records
 
 
 def histograms(
@@ -91,6 +96,47 @@ def dependence_scores(
         counts = contingency(codes[:, i], codes[:, j], sizes[i], sizes[j])
         scores[i, j] = float(np.abs(counts - independent).sum() + draw)
     return scores, stddev, _gaussian(noise_multiplier)
+
+
+def embedding_sum(
+    embed: Callable[[Any], tuple[jax.Array, jax.Array]],
+    records: Any,
+    *,
+    num_groups: int,
+    noise_multiplier: float,
+    noise: HostNoise,
+) -> tuple[np.ndarray, float, Event]:
+    """Noisy sums, over the records of every group, of a vector made of each: the part of it of L2 norm at most 1.
+
+    L2 sensitivity: 1; one record adds to the sum of one group. A record whose vector is not finite, or whose group
+    does not exist, counts as zero. Sums over blocks of records are in float32, and added in float64.
+
+    Args:
+      embed: record -> (group, float32 [m]), jittable.
+      records: pytree of arrays [n, ...].
+
+    Returns:
+      float64 [num_groups, m], the noise stddev of each entry, the event.
+    """
+
+    @jax.jit
+    def block_sum(block, is_padding):
+        groups, vectors = jax.vmap(embed)(block)
+        norms = jnp.linalg.norm(vectors, axis=1)
+        scale = jnp.where(is_padding | ~jnp.isfinite(norms), 0.0, _NORM / jnp.maximum(norms, _NORM))
+        clean = jnp.where((scale > 0)[:, None], vectors, 0.0)
+        belongs = jax.nn.one_hot(groups, num_groups) * scale[:, None]
+        return jnp.dot(belongs.T, clean, precision=jax.lax.Precision.HIGHEST)
+
+    one = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), records)
+    total = np.zeros((num_groups, *jax.eval_shape(embed, one)[1].shape))
+    num_records = len(jax.tree.leaves(records)[0])
+    for start in range(0, num_records, _EMBEDDED_AT_ONCE):
+        rows = np.arange(start, start + _EMBEDDED_AT_ONCE)
+        block = jax.tree.map(lambda array, rows=rows: array[np.minimum(rows, num_records - 1)], records)
+        total += np.asarray(block_sum(block, rows >= num_records), np.float64)
+    noisy = total + noise.normal(total.shape, stddev=noise_multiplier)
+    return noisy, noise_multiplier, _gaussian(noise_multiplier)
 
 
 def categories(

@@ -1,8 +1,17 @@
 """Privacy ledger and metrics in; Markdown, one HTML page and a terminal summary out."""
 
 from privsyn_jax.report.guarantee import membership_advantage_bound
+from privsyn_jax.report.images import ImagePageData, render_image_page
 from privsyn_jax.report.page import PageData, render_page
 from privsyn_jax.report.privacy import privacy_markdown
 from privsyn_jax.report.summary import summary_lines
 
-__all__ = ["PageData", "membership_advantage_bound", "privacy_markdown", "render_page", "summary_lines"]
+__all__ = [
+    "ImagePageData",
+    "PageData",
+    "membership_advantage_bound",
+    "privacy_markdown",
+    "render_image_page",
+    "render_page",
+    "summary_lines",
+]

@@ -27,7 +27,7 @@ MAX_MARGINALS = 60
 
 
 class PageData(NamedTuple):
-    """Everything on the page. It holds statistics of real rows, so the page is private.
+    """Everything on the page of a table. It holds statistics of real rows, so the page is private.
 
     Attributes:
       title: heading of the page.
@@ -73,6 +73,18 @@ class PageData(NamedTuple):
 
 def render_page(data: PageData) -> str:
     """Renders the page: HTML that needs no network, no script and no other file."""
+    return render("table.html.jinja", data, _table_parts(data))
+
+
+def render(template: str, data: Any, parts: Mapping[str, Any]) -> str:
+    """A page about any kind of records.
+
+    Args:
+      template: extends page.html.jinja and fills its blocks `lead` and `evidence`.
+      data: PageData, or another that has what is not about the kind of records: title, private_notice, privacy, plan,
+        headline, metrics, epsilon_over_steps, training, skipped, settings, files and environment.
+      parts: further variables of the template.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read_template),
         autoescape=True,
@@ -81,8 +93,8 @@ def render_page(data: PageData) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(number=format_number, epsilon=format_epsilon, setting=format_setting, unbroken=_unbroken)
-    template = environment.get_template("page.html.jinja")
-    return template.render(data=data, **_privacy_parts(data), **_evidence_parts(data)).lstrip()
+    shared = {**_privacy_parts(data), **_metric_parts(data), **_making_parts(data)}
+    return environment.get_template(template).render(data=data, **shared, **parts).lstrip()
 
 
 def _read_template(name: str) -> str:
@@ -94,7 +106,7 @@ def _unbroken(text: str) -> Markup:
     return Markup(re.sub(r"[^\s;]*\de-\d+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
 
 
-def _privacy_parts(data: PageData) -> dict[str, Any]:
+def _privacy_parts(data: Any) -> dict[str, Any]:
     """What the page says about privacy."""
     report = data.privacy
     target = data.settings.get("privacy", {}).get("epsilon")
@@ -114,20 +126,20 @@ def _privacy_parts(data: PageData) -> dict[str, Any]:
     }
 
 
-def _evidence_parts(data: PageData) -> dict[str, Any]:
-    """What the page says about the synthetic records and how they were made."""
+def _metric_parts(data: Any) -> dict[str, Any]:
+    """The metrics as tables, by family."""
     families = {metric.get("family"): None for metric in data.metrics}
     by_family = {name: [m for m in data.metrics if m.get("family") == name] for name in families}
     return {
         "headline_rows": tables.metric_rows(data.headline),
         "family_rows": {name: tables.metric_rows(_table_wide(by_family[name])) for name in families},
         "column_tables": {name: tables.column_table(by_family[name]) for name in families},
-        "marginals": _marginals(data),
-        "num_columns": len(data.schema.modelled),
-        "max_marginals": MAX_MARGINALS,
-        "pair_figures": _pair_figures(data.pair_errors),
-        "worst_pairs": tables.worst_pairs(data.pair_errors),
-        "roc_figures": {name: figures.roc_curve(name, curves) for name, curves in data.curves.items()},
+    }
+
+
+def _making_parts(data: Any) -> dict[str, Any]:
+    """What the page says about how the records were made."""
+    return {
         "training_figures": _training_figures(data.training),
         "setting_rows": tables.flatten(data.settings),
         "plan_rows": tables.flatten(data.plan),
@@ -135,8 +147,20 @@ def _evidence_parts(data: PageData) -> dict[str, Any]:
     }
 
 
+def _table_parts(data: PageData) -> dict[str, Any]:
+    """What the page says about a synthetic table alone."""
+    return {
+        "marginals": _marginals(data),
+        "num_columns": len(data.schema.modelled),
+        "max_marginals": MAX_MARGINALS,
+        "pair_figures": _pair_figures(data.pair_errors),
+        "worst_pairs": tables.worst_pairs(data.pair_errors),
+        "roc_figures": {name: figures.roc_curve(name, curves) for name, curves in data.curves.items()},
+    }
+
+
 def _table_wide(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The metrics that are not about one column."""
+    """The metrics that are not about one column or class."""
     return [metric for metric in metrics if metric.get("column") is None]
 
 

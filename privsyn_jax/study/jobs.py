@@ -18,7 +18,7 @@ from privsyn_jax.privacy.guard import PrivateFolder
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.study.plan import run_hash
 from privsyn_jax.study.results import Results
-from privsyn_jax.types import Records, Schema, UserError
+from privsyn_jax.types import ImageSchema, Records, Schema, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
 Batch = Sequence[Mapping[str, Any]]  # the settings of runs that are done together
@@ -96,7 +96,7 @@ def run(settings: Mapping[str, Any], folder: str) -> dict[str, Any]:
         checked.synthesis.num_samples or schema.num_records, conditions={}, key=jax.random.key(checked.seed)
     )
     return {
-        **measure(settings, trained.privacy, synthesis.frame, schema, records, folder),
+        **measure(settings, trained.privacy, synthesis.records, schema, records, folder),
         "seconds": round(time.perf_counter() - started, 2),
     }
 
@@ -105,16 +105,17 @@ def measure(
     settings: Mapping[str, Any],
     privacy: Mapping[str, Any],
     synthetic: Any,
-    schema: Schema,
+    schema: Schema | ImageSchema,
     records: Records,
     folder: str,
 ) -> dict[str, Any]:
     """What the result of a run says, but for the time that it took."""
-    from privsyn_jax import evaluation
+    from privsyn_jax.modalities import modality_of
+    from privsyn_jax.settings import settings_from_dict
 
     private = PrivateFolder(Path(folder))
     train, test = records.train.open_under(private), records.test.open_under(private)
-    metrics = evaluation.evaluate(schema, train, test, synthetic, seed=settings["seed"]).metrics
+    metrics = modality_of(schema).metrics(schema, train, test, synthetic, settings_from_dict(settings))
     return {
         "settings": dict(settings),
         "epsilon": privacy["epsilon"],
@@ -125,11 +126,11 @@ def measure(
 
 
 @functools.lru_cache(maxsize=1)
-def read_records(settings: DataSettings, schema: Schema) -> Records:
+def read_records(settings: DataSettings, schema: Schema | ImageSchema) -> Records:
     """The data set, read once per process."""
-    from privsyn_jax.data import DATASETS
+    from privsyn_jax.data import dataset_of
 
-    return DATASETS[settings.name].load(settings, schema)
+    return dataset_of(settings).load(settings, schema)
 
 
 def _announce(message: str) -> None:

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privsyn_jax.fitted import Run, build_generator
-from privsyn_jax.learn import buy
+from privsyn_jax.fitted import Run
+from privsyn_jax.modalities import TABLES
+from privsyn_jax.models import TABLE_GENERATORS
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.run import prepare
@@ -30,6 +31,7 @@ from privsyn_jax.training.loop import Hook
 from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.together import fit_together
+from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Generator, Params, Records, Schema
 
 LARGEST = 32  # runs in one program: memory grows with them
@@ -54,7 +56,8 @@ class Ready(NamedTuple):
     plan: Plan
     attempt: Attempt
     bought: Purchases
-    codes: Private[np.ndarray]
+    codes: Private[Any]
+    cardinalities: tuple[int, ...]
     generator: Generator
 
 
@@ -75,6 +78,7 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
     started = time.perf_counter()
     first = settings_from_dict(runs[0])
     schema, _ = prepare(first)
+    assert isinstance(schema, Schema)  # images are not grouped
     records = read_records(first.data, schema)
     folders = [Results(Path(folder)).unfinished(settings, records.content_hash) for settings in runs]
     fresh = [number for number, private in enumerate(folders) if not (private / "checkpoints" / "states").is_dir()]
@@ -89,7 +93,7 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
             checked = settings_from_dict(runs[number])
             num_samples = checked.synthesis.num_samples or schema.num_records
             synthesis = trained.synthesize(num_samples, conditions={}, key=jax.random.key(checked.seed))
-            results[number] = measure(runs[number], trained.privacy, synthesis.frame, schema, records, folder)
+            results[number] = measure(runs[number], trained.privacy, synthesis.records, schema, records, folder)
     seconds = round((time.perf_counter() - started) / len(runs), 2)
     return [{**results[number], "seconds": seconds} for number in range(len(runs))]
 
@@ -113,7 +117,7 @@ def learn_together(
     ready = [make_ready(settings, records, private, runs) for settings, private in zip(runs, folders, strict=True)]
     by_codes: dict[tuple[int, ...], list[int]] = {}
     for number, one in enumerate(ready):
-        by_codes.setdefault(one.bought.transform.cardinalities, []).append(number)
+        by_codes.setdefault(one.cardinalities, []).append(number)
     learned: dict[int, Run] = {}
     for alike in by_codes.values():
         trained = train([ready[number] for number in alike], hooks=hooks)
@@ -132,7 +136,11 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
     generator = runs[0].generator  # equal for all; one object compiles its initial weights once
     beginnings = [
         dp_sgd.begin(
-            generator, one.bought.transform.cardinalities, one.bought.marginals, plan=one.plan, settings=one.checked
+            generator,
+            one.bought.released,
+            plan=one.plan,
+            settings=one.checked,
+            loss_bound=TABLES.loss_bound(one.bought.transform),
         )
         for one in runs
     ]
@@ -154,7 +162,7 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
         hooks=hooks,
     )
     return [
-        (dp_sgd.end(generator, state, one.bought.marginals, settings=one.checked), spending.path)
+        (dp_sgd.end(generator, state, one.bought.released, settings=one.checked), spending.path)
         for one, state, spending in zip(runs, states, spendings, strict=True)
     ]
 
@@ -163,11 +171,11 @@ def train_alone(one: Ready, hooks: Sequence[Hook]) -> tuple[Params, list[dict[st
     return dp_sgd.train(
         one.generator,
         one.codes,
-        one.bought.transform.cardinalities,
-        one.bought.marginals,
+        one.bought.released,
         plan=one.plan,
         settings=one.checked,
         attempt=one.attempt,
+        loss_bound=TABLES.loss_bound(one.bought.transform),
         hooks=hooks,
     )
 
@@ -177,17 +185,21 @@ def make_ready(settings: Mapping[str, Any], records: Records, private: Path, run
     schema, plan = prepare(checked)
     together = sorted(run_hash(other) for other in runs)
     with open_attempt(private, checked, leader=Leader(), announce=_announce, together=together) as attempt:
-        bought = attempt.purchases(lambda noise: buy(records.train, schema, plan, checked, attempt.ledger, noise))
+        ledger = attempt.ledger
+        bought = attempt.purchases(lambda noise: TABLES.buy(records.train, schema, plan, checked, ledger, noise))
     transform = bought.transform
-    generator = build_generator(checked, transform.schema, transform.cardinalities)
-    return Ready(settings, checked, plan, attempt, bought, records.train.map(transform.encode), generator)
+    generator = TABLES.build_generator(checked, transform)
+    assert isinstance(transform, Discretizer)
+    codes = records.train.map(transform.encode)
+    return Ready(settings, checked, plan, attempt, bought, codes, transform.cardinalities, generator)
 
 
 def _shape(settings: Mapping[str, Any]) -> str:
     """Equal for runs of one program; a name of its own for a run that must be alone."""
     privacy = settings["privacy"]
-    if privacy["adaptive"]["rule"] or settings["training"]["records_on"] == "host":
-        return run_hash(settings)  # its blocks end when they will; or its records are fed to one run
+    is_fed = settings["training"]["records_on"] == "host"
+    if privacy["adaptive"]["rule"] or is_fed or settings["model"]["name"] not in TABLE_GENERATORS:
+        return run_hash(settings)  # its blocks end when they will; its records are fed to one run; or it is no table
     is_private = privacy["enabled"] and privacy["epsilon"] != "inf"
     common = override(settings, _RUNTIME)
     return json.dumps([is_private, common], sort_keys=True)

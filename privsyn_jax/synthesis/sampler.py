@@ -21,7 +21,7 @@ _SIDES = (("min", "lower"), ("max", "upper"))  # of a condition, of a column
 class Synthesis(NamedTuple):
     """Synthetic records, and how conditions were met."""
 
-    frame: pd.DataFrame
+    records: pd.DataFrame
     exact: tuple[str, ...]  # columns fixed before drawing
     rejected_on: tuple[str, ...]  # columns met by drawing again
     drawn: int  # rows drawn in all

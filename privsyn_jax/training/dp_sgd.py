@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import optax
 
+from privsyn_jax import one_shot
+from privsyn_jax.one_shot import NoisySums
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import release
 from privsyn_jax.privacy.bands import band_coefficients
@@ -25,9 +27,11 @@ from privsyn_jax.training.marginals import Marginals, choose_pairs
 from privsyn_jax.training.optimizer import cosine_adam
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import TrainState, initial_state
-from privsyn_jax.training.step import DPStep, LossQuery, QuantileClip, in_bfloat16
+from privsyn_jax.training.step import DPStep, LossQuery, PublicUpdate, QuantileClip, computed_in
 from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Generator, Params
+
+WarmUp = Callable[[Params], Params]
 
 
 def buy_marginals(
@@ -79,12 +83,12 @@ def buy_marginals(
 
 
 def make_step(
-    private_loss: Callable[..., jax.Array],
+    generator: Generator,
     optimizer: optax.GradientTransformation,
     plan: Plan,
     settings: Settings,
     *,
-    loss_bound: float,
+    loss_bound: float | None,
 ) -> DPStep:
     """The step that the plan pays for.
 
@@ -92,10 +96,19 @@ def make_step(
       loss_bound: public bound of a record's loss, for a plan that buys the loss.
     """
     training, privacy = settings.training, settings.privacy
+    public_update = None
+    if generator.public_loss is not None:
+        public_update = PublicUpdate(
+            computed_in(training.compute_dtype, generator.public_loss),
+            _public_optimizer(plan, settings),
+            training.generator_batch_size,
+            training.critic_steps,
+        )
     automatic = automatic_microbatch_size(plan.expected_batch_size, training.num_devices or jax.device_count())
     clip, loss_share = privacy.adaptive_clip, plan.adaptive.loss_share if plan.adaptive is not None else 0.0
+    assert generator.private_loss is not None
     return DPStep(
-        in_bfloat16(private_loss) if training.compute_dtype == "bfloat16" else private_loss,
+        computed_in(training.compute_dtype, generator.private_loss),
         optimizer,
         microbatch_size=training.microbatch_size or automatic,
         ema_decay=training.ema_decay,
@@ -104,9 +117,16 @@ def make_step(
         sampler=plan.sampler,
         adds_noise=plan.has_noise,
         quantile_clip=QuantileClip(*dataclasses.astuple(clip)) if clip.target_quantile else None,
-        loss_query=LossQuery(loss_bound, loss_share) if loss_share else None,
+        loss_query=LossQuery(loss_bound, loss_share) if loss_share and loss_bound is not None else None,
         coefficients=band_coefficients(plan.num_steps, privacy.num_bands),
+        public_update=public_update,
     )
+
+
+def _public_optimizer(plan: Plan, settings: Settings) -> optax.GradientTransformation:
+    training = settings.training
+    rate = training.generator_learning_rate or training.learning_rate
+    return cosine_adam(rate, max(1, plan.num_steps // training.critic_steps), b1=training.adam_b1)
 
 
 def make_spending(plan: Plan, settings: Settings, ledger: Ledger, *, first_step: int = 0) -> Spending:
@@ -135,59 +155,82 @@ def make_spending(plan: Plan, settings: Settings, ledger: Ledger, *, first_step:
 
 def train(
     generator: Generator,
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    marginals: Marginals | None,
+    records: Private[Any],
+    bought: Marginals | NoisySums | None,
     *,
     plan: Plan,
     settings: Settings,
     attempt: Attempt,
+    loss_bound: float | None = None,
+    warm_up: WarmUp | None = None,
     hooks: Sequence[loop.Hook] = (),
 ) -> tuple[Params, list[dict[str, Any]]]:
     """Trained parameters, and the path: what every block of steps ran with and released.
 
-    params["private"] is the moving average over steps. Calibration before training lets the network start from the
-    purchased marginals; calibration after it takes out what clipping has biased. Both read released values only.
+    params["private"] is the moving average over steps, and so is params["public"] where it is trained. Calibration
+    before training lets the network start from the purchased marginals; calibration after it takes out what clipping
+    has biased. Both read released values only.
 
     Args:
-      codes: int32 [n, d].
+      records: pytree of arrays [n, ...], encoded.
+      bought: what was bought before.
       attempt: holds the ledger, the key of sampling and noise, and the state to go on from.
+      loss_bound: see `make_step`.
+      warm_up: params -> params, before the first step; reads no record but through what was bought.
     """
-    step, state = begin(generator, cardinalities, marginals, plan=plan, settings=settings)
+    if generator.private_loss is None:
+        assert isinstance(bought, NoisySums)
+        return one_shot.absorb(generator, bought, seed=settings.seed), []
+    is_fresh = attempt.step == 0
+    step, state = begin(
+        generator,
+        bought,
+        plan=plan,
+        settings=settings,
+        loss_bound=loss_bound,
+        warm_up=warm_up if is_fresh else None,
+    )
     spending = make_spending(plan, settings, attempt.ledger, first_step=attempt.first_step)
     state, receipt = attempt.take_up(state, spending), spending.receipt
     if processes.are_several():
         attempt.leader.say(processes.Start.to_bytes(state, attempt.key, attempt.ledger))
     with attempt.keeping(spending) as keep:
         spending = attempt.leader.leading(spending)
-        state = _fit(step, state, codes.open(receipt), attempt.key, spending, settings, [*hooks, keep])
-    return end(generator, state, marginals, settings=settings), spending.path
+        state = _fit(step, state, records.open(receipt), attempt.key, spending, settings, [*hooks, keep])
+    return end(generator, state, bought, settings=settings), spending.path
 
 
 def begin(
     generator: Generator,
-    cardinalities: Sequence[int],
-    marginals: Marginals | None,
+    bought: Marginals | NoisySums | None,
     *,
     plan: Plan,
     settings: Settings,
+    loss_bound: float | None = None,
+    warm_up: WarmUp | None = None,
 ) -> tuple[DPStep, TrainState]:
-    """The step and the state before the first one, which start from the purchased marginals."""
+    """The step and the state before the first one, which start from what was bought."""
     init_key, calibration_key, _ = _public_keys(settings)
     params = generator.init(init_key)
-    if generator.calibrate is not None and marginals is not None:
-        params = generator.calibrate(params, marginals, calibration_key)
-    optimizer = cosine_adam(settings.training.learning_rate, plan.num_steps)
-    loss_bound = float(np.sum(np.log(cardinalities)))  # of guessing every code evenly
-    step = make_step(generator.private_loss, optimizer, plan, settings, loss_bound=loss_bound)
-    return step, initial_state(params, optimizer, plan.levels[0], coefficients=step.coefficients)
+    if generator.calibrate is not None and isinstance(bought, Marginals):
+        params = generator.calibrate(params, bought, calibration_key)
+    if warm_up is not None:
+        params = warm_up(params)
+    optimizer = cosine_adam(settings.training.learning_rate, plan.num_steps, b1=settings.training.adam_b1)
+    step = make_step(generator, optimizer, plan, settings, loss_bound=loss_bound)
+    public_optimizer = step.public_update.optimizer if step.public_update is not None else None
+    return step, initial_state(
+        params, optimizer, plan.levels[0], coefficients=step.coefficients, public_optimizer=public_optimizer
+    )
 
 
-def end(generator: Generator, state: TrainState, marginals: Marginals | None, *, settings: Settings) -> Params:
+def end(generator: Generator, state: TrainState, bought: Marginals | NoisySums | None, *, settings: Settings) -> Params:
     """Parameters to sample from: the average over steps, calibrated to the purchased marginals."""
     params = {**state.params, "private": state.ema}
-    if generator.calibrate is not None and marginals is not None:
-        params = generator.calibrate(params, marginals, _public_keys(settings)[2])
+    if state.public is not None:
+        params["public"] = state.public.ema
+    if generator.calibrate is not None and isinstance(bought, Marginals):
+        params = generator.calibrate(params, bought, _public_keys(settings)[2])
     return params
 
 
@@ -197,26 +240,28 @@ def _public_keys(settings: Settings) -> jax.Array:
 
 
 def train_along(
-    generator: Generator, codes: Private[np.ndarray], cardinalities: Sequence[int], *, plan: Plan, settings: Settings
+    generator: Generator, records: Private[Any], *, plan: Plan, settings: Settings, loss_bound: float | None = None
 ) -> None:
     """`train` in the processes that compute along with process 0, on their own part of the records."""
-    step, state = begin(generator, cardinalities, None, plan=plan, settings=settings)
+    if generator.private_loss is None:
+        return
+    step, state = begin(generator, None, plan=plan, settings=settings, loss_bound=loss_bound)
     state, key, ledger = processes.Start.hear(state)
     spending = processes.Following(ledger, TRAINING)
     with processes.obeying():
-        _fit(step, state, codes.open(spending.receipt), key, spending, settings, [])
+        _fit(step, state, records.open(spending.receipt), key, spending, settings, [])
 
 
 def _fit(
     step: DPStep,
     state: TrainState,
-    codes: np.ndarray,
+    records: Any,
     key: jax.Array,
     spending: Spending,
     settings: Settings,
     hooks: Sequence[loop.Hook],
 ) -> TrainState:
-    records, compile_steps = place(step, state.params, codes, settings.training)
+    records, compile_steps = place(step, state.params, records, settings.training)
     return loop.fit(
         step,
         state,

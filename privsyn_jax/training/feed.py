@@ -31,6 +31,12 @@ def many_steps(step: DPStep, count: int) -> Callable[..., Any]:
         return step.update(state, total, batch_size, step.keys(state.step, key)[2])
 
     update = jax.jit(finish, donate_argnums=0)
+    public_every, update_public = 0, None
+    if step.public_update is not None:  # apart: inside a condition, XLA convolves slowly on CPU
+        public_every = step.public_update.every
+        update_public = jax.jit(
+            lambda state, key: step.update_public(state, step.keys(state.step - 1, key)[2]), donate_argnums=0
+        )
 
     def run(state: TrainState, records: Any, key: jax.Array):
         num_rows, first = len(jax.tree.leaves(records)[0]), int(state.step)
@@ -43,6 +49,8 @@ def many_steps(step: DPStep, count: int) -> Callable[..., Any]:
             for start in range(0, len(rows), step.microbatch_size):
                 total = add_slice(total, state, *_slice(records, rows[start:], step.microbatch_size), key)
             state, log = update(state, total, jnp.int32(len(rows)), key)
+            if update_public is not None and (number + 1) % public_every == 0:
+                state = update_public(state, key)
             logs.append(log)
         return state, jax.tree.map(lambda *values: jnp.stack(values), *logs)
 

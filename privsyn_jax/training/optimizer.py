@@ -14,8 +14,12 @@ class PeakState(NamedTuple):
     peak: jax.Array  # scalar float32, the learning rate at the start
 
 
-def cosine_adam(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
-    """Adam with a learning rate that falls from `learning_rate` to 0 over num_steps by a cosine."""
+def cosine_adam(learning_rate: float, num_steps: int, *, b1: float = 0.9) -> optax.GradientTransformation:
+    """Adam with a learning rate that falls from `learning_rate` to 0 over num_steps by a cosine.
+
+    Args:
+      b1: decay of the mean gradient.
+    """
     shape = optax.cosine_decay_schedule(1.0, num_steps)
 
     def init(params: Any) -> PeakState:
@@ -27,4 +31,4 @@ def cosine_adam(learning_rate: float, num_steps: int) -> optax.GradientTransform
         rate = state.peak * shape(state.count)
         return jax.tree.map(lambda leaf: -rate * leaf, updates), PeakState(state.count + 1, state.peak)
 
-    return optax.chain(optax.scale_by_adam(), optax.GradientTransformation(init, update))  # type: ignore[arg-type]
+    return optax.chain(optax.scale_by_adam(b1=b1), optax.GradientTransformation(init, update))  # type: ignore[arg-type]

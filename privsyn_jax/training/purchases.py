@@ -1,4 +1,4 @@
-"""What was bought before training: the transform and the marginals, kept so that a run need not buy twice."""
+"""What was bought before training, kept so that a run need not buy twice."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from privsyn_jax.one_shot import NoisySums
 from privsyn_jax.training.marginals import Marginals
+from privsyn_jax.transforms import transform_from_dict
 from privsyn_jax.transforms.discretize import Discretizer
+from privsyn_jax.transforms.images import ImageTransform
 
 
 class Purchases(NamedTuple):
     """Public and released values only."""
 
-    transform: Discretizer
-    marginals: Marginals | None
+    transform: Discretizer | ImageTransform
+    released: Marginals | NoisySums | None
 
     def to_bytes(self, notes: dict[str, Any]) -> bytes:
         """One file: arrays and JSON, no pickle."""
         arrays: dict[str, np.ndarray] = {}
-        content = {"notes": notes, "transform": self.transform.to_dict(), "pair_stddev": None}
-        if self.marginals is not None:
-            content["pair_stddev"] = self.marginals.pair_stddev
-            for j, (counts, stddev) in enumerate(
-                zip(self.marginals.one_way, self.marginals.one_way_stddev, strict=True)
-            ):
+        content = {"notes": notes, "transform": self.transform.to_dict(), "pair_stddev": None, "stddevs": None}
+        if isinstance(self.released, NoisySums):
+            content["stddevs"] = self.released.stddevs
+            arrays |= {f"sum {number}": noisy_sum for number, noisy_sum in enumerate(self.released.sums)}
+        elif self.released is not None:
+            content["pair_stddev"] = self.released.pair_stddev
+            for j, (counts, stddev) in enumerate(zip(self.released.one_way, self.released.one_way_stddev, strict=True)):
                 arrays |= {f"one_way {j}": counts, f"stddev {j}": stddev}
-            arrays |= {f"pair {i} {j}": counts for (i, j), counts in self.marginals.pairs.items()}
+            arrays |= {f"pair {i} {j}": counts for (i, j), counts in self.released.pairs.items()}
         file = io.BytesIO()
         np.savez(file, content=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         return file.getvalue()
@@ -43,18 +47,21 @@ class Purchases(NamedTuple):
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             content = json.loads(found["content"].tobytes())
             arrays = {name: found[name] for name in found.files if name != "content"}
-        transform, marginals = Discretizer.from_dict(content["transform"]), None
-        if content["pair_stddev"] is not None:
+        transform, released = transform_from_dict(content["transform"]), None
+        if content["stddevs"] is not None:
+            stddevs = tuple(content["stddevs"])
+            released = NoisySums(tuple(arrays[f"sum {number}"] for number in range(len(stddevs))), stddevs)
+        elif content["pair_stddev"] is not None:
             columns = range(sum(name.startswith("one_way ") for name in arrays))
             pairs = {
                 (int(name.split()[1]), int(name.split()[2])): counts
                 for name, counts in arrays.items()
                 if name.startswith("pair ")
             }
-            marginals = Marginals(
+            released = Marginals(
                 [arrays[f"one_way {j}"] for j in columns],
                 [arrays[f"stddev {j}"] for j in columns],
                 pairs,
                 content["pair_stddev"],
             )
-        return cls(transform, marginals), content["notes"]
+        return cls(transform, released), content["notes"]

@@ -27,6 +27,13 @@ class Controls(NamedTuple):
     l2_clip_norm: jax.Array  # scalar float32
 
 
+class PublicState(NamedTuple):
+    """What training of params["public"] carries from step to step."""
+
+    opt_state: Any
+    ema: Any  # exponential moving average of params["public"]
+
+
 class TrainState(NamedTuple):
     """A pytree. Only released values reach it: noisy sums and what follows from them (`noise_memory` is secret)."""
 
@@ -36,6 +43,7 @@ class TrainState(NamedTuple):
     step: jax.Array  # scalar int32, steps done
     controls: Controls
     noise_memory: Any  # earlier noise, for correlated noise
+    public: PublicState | None = None  # where params["public"] is trained
 
 
 def initial_state(
@@ -44,19 +52,24 @@ def initial_state(
     level: Level,
     *,
     coefficients: Sequence[float] = (1.0,),
+    public_optimizer: optax.GradientTransformation | None = None,
 ) -> TrainState:
     """State before the first step.
 
     Args:
       level: what the first steps run with.
       coefficients: see `noise.add_correlated_noise`.
+      public_optimizer: of params["public"], where they are trained.
     """
     # A weakly typed parameter becomes a strong one in the first dispatch, and the second would compile anew.
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), params)
     private = params["private"]
     memory = noise_memory(private, coefficients)
+    public = None
+    if public_optimizer is not None:
+        public = PublicState(public_optimizer.init(params["public"]), jax.tree.map(jnp.copy, params["public"]))
     copied = jax.tree.map(jnp.copy, private)
-    return TrainState(params, copied, optimizer.init(private), jnp.int32(0), _controls(level), memory)
+    return TrainState(params, copied, optimizer.init(private), jnp.int32(0), _controls(level), memory, public)
 
 
 def with_level(state: TrainState, level: Level, *, keep_clip_norm: bool = False) -> TrainState:

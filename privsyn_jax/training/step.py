@@ -15,9 +15,9 @@ from privsyn_jax.privacy.clipping import Choice, ClippedSum, choose, clipped_gra
 from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 from privsyn_jax.privacy.noise import add_correlated_noise, add_gaussian_noise
 from privsyn_jax.privacy.sampling import POISSON, Sampler, first_rows
-from privsyn_jax.training.state import Controls, TrainState
+from privsyn_jax.training.state import Controls, PublicState, TrainState
 
-_COUNT_STREAM, _LOSS_STREAM = 2**31, 2**31 + 1  # folded into a step's noise key
+_COUNT_STREAM, _LOSS_STREAM, _PUBLIC_STREAM = 2**31, 2**31 + 1, 2**31 + 2  # folded into a step's noise key
 _CLIP_NORM_RANGE = (1e-10, 1e10)  # of an adaptive clipping norm
 
 
@@ -58,6 +58,19 @@ class LossQuery(NamedTuple):
     share: float
 
 
+class PublicUpdate(NamedTuple):
+    """A step on params["public"] after every `every` steps on records: the generator of a GAN. Reads no record.
+
+    Attributes:
+      loss: (params, key) -> scalar, for one draw; the step takes the mean over `batch_size` of them.
+    """
+
+    loss: Callable[..., jax.Array]
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    every: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DPStep:
     """(state, records, key) -> (state, log). What the log calls released_* is; the rest of it is not private.
@@ -77,6 +90,7 @@ class DPStep:
       adds_noise: False for a run that is not private.
       quantile_clip, loss_query: further queries on the same batch, or None.
       coefficients: of correlated noise, see `noise.add_correlated_noise`.
+      public_update: of a generator that has a public loss, or None.
       shard: the device's part, None for one device with all rows.
 
     Source: Abadi et al. 2016, "Deep Learning with Differential Privacy", Algorithm 1.
@@ -93,6 +107,7 @@ class DPStep:
     quantile_clip: QuantileClip | None = None
     loss_query: LossQuery | None = None
     coefficients: tuple[float, ...] = (1.0,)
+    public_update: PublicUpdate | None = None
     shard: Shard | None = None
 
     def __call__(self, state: TrainState, records: Any, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -125,7 +140,11 @@ class DPStep:
         )
         if self.shard is not None:
             clipped, batch_size = jax.lax.psum((clipped, batch_size), self.shard.axis_name)
-        return self.update(state, clipped, batch_size, noise_key)
+        state, log = self.update(state, clipped, batch_size, noise_key)
+        if self.public_update is not None:
+            is_due = state.step % self.public_update.every == 0
+            state = jax.lax.cond(is_due, self.update_public, lambda state, key: state, state, noise_key)
+        return state, log
 
     def keys(self, step: jax.Array, key: jax.Array) -> jax.Array:
         """Keys of the draw, of the losses and of the noise of a step; the same on every device."""
@@ -185,7 +204,26 @@ class DPStep:
         private = optax.apply_updates(state.params["private"], updates)
         ema = optax.incremental_update(private, state.ema, 1 - self.ema_decay)
         params = {**state.params, "private": private}
-        return TrainState(params, ema, opt_state, state.step + 1, controls, memory), log
+        return TrainState(params, ema, opt_state, state.step + 1, controls, memory, state.public), log
+
+    def update_public(self, state: TrainState, noise_key: jax.Array) -> TrainState:
+        """One step of `public_update`.
+
+        Args:
+          state: after the step on records that noise_key is of.
+        """
+        update, params = self.public_update, state.params
+        assert update is not None and state.public is not None
+        keys = jax.random.split(jax.random.fold_in(noise_key, jnp.uint32(_PUBLIC_STREAM)), update.batch_size)
+
+        def mean_loss(public):
+            return jax.vmap(update.loss, in_axes=(None, 0))({**params, "public": public}, keys).mean()
+
+        grads = jax.grad(mean_loss)(params["public"])
+        updates, opt_state = update.optimizer.update(grads, state.public.opt_state, params["public"])
+        public = optax.apply_updates(params["public"], updates)
+        ema = optax.incremental_update(public, state.public.ema, 1 - self.ema_decay)
+        return state._replace(params={**params, "public": public}, public=PublicState(opt_state, ema))
 
     @property
     def _loss_bound(self) -> float | None:
@@ -227,15 +265,17 @@ def _nonprivate_log(clipped: ClippedSum, batch_size: jax.Array) -> dict[str, jax
     }
 
 
-def in_bfloat16(private_loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The loss computed in bfloat16; parameters, norms, sums, noise and the optimiser stay float32."""
+def computed_in(dtype: str, loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The loss (params, ...) computed in bfloat16 or as it is; parameters, norms, sums, noise and the optimiser stay
+    float32. An argument that is no float stays what it is, keys among them.
+    """
+    if dtype == "float32":
+        return loss
 
-    def cast(tree):
-        return jax.tree.map(
-            lambda leaf: leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
-        )
+    def cast(leaf):
+        return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return lambda params, example, key: private_loss(cast(params), cast(example), key).astype(jnp.float32)
+    return lambda *arguments: loss(*jax.tree.map(cast, arguments)).astype(jnp.float32)
 
 
 def many_steps(step: Callable[..., Any], count: int) -> Callable[..., Any]:

@@ -1,0 +1,102 @@
+"""Downstream classifiers: trained on synthetic or on real images for a fixed number of steps, scored on real ones."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from privsyn_jax.evaluation.images.nets import initial_params
+from privsyn_jax.types import Images
+
+BATCH_SIZE = 128
+LEARNING_RATE = 2e-3
+_WARM_UP = 0.1  # share of the steps over which the learning rate rises
+_SCORING_BATCH = 512
+
+
+def train_classifier(net: nn.Module, images: Images, *, num_steps: int, max_shift: int, key: jax.Array) -> Any:
+    """Trains a net by Adam with a cosine learning rate and returns the last parameters.
+
+    The number of steps is fixed beforehand: nothing is stopped early or selected, on test images least of all.
+
+    Args:
+      net: float [n, height, width, channels] -> (features, logits), see nets.
+      images: any number of them, at least one; every image is seen once before one is seen again.
+      num_steps: of BATCH_SIZE images each.
+      max_shift: pixels by which every image is shifted at random, up to it in each direction, padded with its edge.
+      key: initial weights, order and shifts.
+
+    Returns:
+      The parameters.
+    """
+    init_key, order_key, shift_key = jax.random.split(key, 3)
+    pixels, labels = np.asarray(images.pixels), np.asarray(images.labels)
+    params = initial_params(init_key, net=net, shape=pixels.shape[1:])
+    state = params, _optimizer(num_steps).init(params)
+    rng = np.random.default_rng(np.asarray(jax.random.bits(order_key, (4,))))
+    queue = np.zeros(0, np.int64)
+    for step in range(num_steps):
+        while len(queue) < BATCH_SIZE:
+            queue = np.concatenate([queue, rng.permutation(len(labels))])
+        batch, queue = queue[:BATCH_SIZE], queue[BATCH_SIZE:]
+        key = jax.random.fold_in(shift_key, step)
+        state = _train_step(state, pixels[batch], labels[batch], key, net=net, num_steps=num_steps, max_shift=max_shift)
+    return state[0]
+
+
+def predict(net: nn.Module, params: Any, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 [n, d] and class probabilities float32 [n, k] of uint8 pixels [n, height, width, channels]."""
+    blocks = []
+    for start in range(0, len(pixels), _SCORING_BATCH):
+        block = np.asarray(pixels[start : start + _SCORING_BATCH])
+        padded = np.resize(block, (_SCORING_BATCH, *block.shape[1:]))
+        blocks.append([np.asarray(output)[: len(block)] for output in _outputs(params, padded, net=net)])
+    features, probabilities = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return features, probabilities
+
+
+def _optimizer(num_steps: int) -> optax.GradientTransformation:
+    warm_up = int(_WARM_UP * num_steps)
+    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, warm_up, num_steps))
+
+
+@functools.partial(jax.jit, static_argnames=("net", "num_steps", "max_shift"), donate_argnums=0)
+def _train_step(state, pixels, labels, key, *, net, num_steps, max_shift):
+    params, opt_state = state
+    if max_shift:
+        pixels = _shifted(pixels, key, max_shift)
+    images = _floats(pixels)
+
+    def loss(params):
+        _, logits = net.apply(params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    updates, opt_state = _optimizer(num_steps).update(jax.grad(loss)(params), opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+@functools.partial(jax.jit, static_argnames="net")
+def _outputs(params, pixels, *, net):
+    features, logits = net.apply(params, _floats(pixels))
+    return features, jax.nn.softmax(logits)
+
+
+def _floats(pixels: jax.Array) -> jax.Array:
+    return pixels.astype(jnp.float32) / 127.5 - 1.0
+
+
+def _shifted(pixels: jax.Array, key: jax.Array, max_shift: int) -> jax.Array:
+    """Every image [n, h, w, c] shifted by its own whole number of pixels, its edge repeated."""
+    padded = jnp.pad(pixels, ((0, 0), (max_shift,) * 2, (max_shift,) * 2, (0, 0)), mode="edge")
+    starts = jax.random.randint(key, (len(pixels), 2), 0, 2 * max_shift + 1)
+
+    def cut(image, start):
+        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), pixels.shape[1:])
+
+    return jax.vmap(cut)(padded, starts)

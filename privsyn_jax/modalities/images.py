@@ -1,0 +1,196 @@
+"""Labelled images: nothing is fitted beforehand, generators learn bytes."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from privsyn_jax import report
+from privsyn_jax.data.images.schema import image_schema_to_dict
+from privsyn_jax.data.procedural import procedural_images
+from privsyn_jax.evaluation.images import evaluate_images
+from privsyn_jax.evaluation.images.grid import grid_png
+from privsyn_jax.files import write_bytes, write_json
+from privsyn_jax.modalities.modality import Modality
+from privsyn_jax.models import GENERATORS, IMAGE_GENERATORS
+from privsyn_jax.one_shot import NoisySums, absorb, buyer_of
+from privsyn_jax.plan import Plan
+from privsyn_jax.privacy import release
+from privsyn_jax.privacy.guard import Private
+from privsyn_jax.privacy.ledger import Ledger, check_charged
+from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.settings import Settings
+from privsyn_jax.synthesis.conditions import parse_conditions
+from privsyn_jax.synthesis.images import synthesize, wanted_classes
+from privsyn_jax.training.purchases import Purchases
+from privsyn_jax.training.warm_up import warm_up
+from privsyn_jax.transforms.images import ImageTransform
+from privsyn_jax.types import Generator, Images, ImageSchema, Params, Records, UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir
+
+
+def check(schema: ImageSchema, settings: Settings) -> None:
+    """Raises UserError for conditions, a generator or a rule that do not fit the schema."""
+    wanted_classes(schema, parse_conditions(settings.synthesis.conditions))
+    generator = build(settings, ImageTransform(schema))
+    if settings.privacy.adaptive.rule == "loss":
+        raise UserError(
+            "privacy.adaptive.rule='loss' needs a loss with a public bound, which image generators do not have: "
+            "use another rule"
+        )
+    if generator.private_loss is None and settings.warm_start.images:
+        raise UserError(
+            f"warm_start.images is {settings.warm_start.images!r}, but model.name={settings.model['name']!r} takes no "
+            "steps that could start warm: set it to ''"
+        )
+
+
+def buy(
+    images: Private[Images], schema: ImageSchema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
+) -> Purchases:
+    """The noisy sums that a one-shot generator learns from, or that a warm start is drawn from; or nothing."""
+    transform, buyer = ImageTransform(schema), buyer_of(settings, schema)
+    if buyer is None:
+        return Purchases(transform, None)
+    bought = NoisySums((), ())
+    for number, stage in enumerate(buyer.generator.stages):
+        planned = plan.release(stage.name)
+        assert planned is not None
+        params = absorb(buyer.generator, bought, seed=settings.seed, num_stages=number)
+        what = "noisy sums of a vector of norm at most 1 for each image"
+        receipt = ledger.charge(planned.name, "all images and labels", what, planned.event, upto=1)
+        noisy_sum, stddev, event = release.embedding_sum(
+            functools.partial(stage.embed, params),
+            images.open(receipt),
+            num_groups=stage.num_groups,
+            noise_multiplier=planned.noise_multiplier,
+            noise=noise,
+        )
+        check_charged([planned.event], [event])
+        bought = NoisySums((*bought.sums, noisy_sum), (*bought.stddevs, stddev))
+    return Purchases(transform, bought)
+
+
+def build(settings: Settings, transform: ImageTransform) -> Generator:
+    """The generator named by the settings, for images of the schema's shape and classes.
+
+    Raises:
+      UserError: an argument that the generator refuses.
+    """
+    arguments, schema = dict(settings.model), transform.schema
+    make = GENERATORS[arguments.pop("name")]
+    try:
+        return make(image_shape=schema.shape, num_classes=len(schema.classes), **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the section model of the settings does not fit: {error}") from None
+
+
+def warm_up_of(
+    generator: Generator, settings: Settings, bought: Purchases, announce: Callable[[str], None]
+) -> Callable[[Params], Params] | None:
+    """What `dp_sgd.train` calls before its first step."""
+    if not settings.warm_start.kinds:
+        return None
+
+    def run(params: Params) -> Params:
+        announce(f"warm start on {' and '.join(settings.warm_start.kinds)} images")
+        return warm_up(generator, params, _warm_images(settings, bought), settings)
+
+    return run
+
+
+def _warm_images(settings: Settings, bought: Purchases) -> Iterator[tuple[str, Images]]:
+    """Public and released images, in the order that they are learned from."""
+    schema, warm = bought.transform.schema, settings.warm_start
+    assert isinstance(schema, ImageSchema)
+    for kind in warm.kinds:
+        if kind == "procedural":
+            images = procedural_images(
+                schema.shape, warm.num_images, num_classes=len(schema.classes), seed=settings.seed
+            )
+        else:
+            buyer = buyer_of(settings, schema)
+            assert buyer is not None and isinstance(bought.released, NoisySums)
+            params = absorb(buyer.generator, bought.released, seed=settings.seed)
+            images = buyer.generator.sample(params, jax.random.key(settings.seed), warm.num_images, {})
+        yield kind, images
+
+
+def random_records(settings: Settings, schema: ImageSchema, rng: np.random.Generator) -> tuple[Generator, Images]:
+    pixels = rng.integers(0, 256, (schema.num_records, *schema.shape), np.uint8)
+    labels = rng.integers(0, len(schema.classes), schema.num_records, np.int32)
+    return build(settings, ImageTransform(schema)), Images(pixels, labels)
+
+
+def write(images: Images, schema: ImageSchema, folder: Path) -> None:
+    """Arrays as `data.name=images` reads them, and a picture of some of them."""
+    np.savez_compressed(
+        folder / "synthetic.npz", images=images.pixels, labels=images.labels, classes=np.array(schema.classes)
+    )
+    write_bytes(folder / "grid.png", grid_png(images, schema))
+
+
+def evaluate(records: Records, synthetic: Images, schema: ImageSchema, settings: Settings, workdir: Workdir) -> None:
+    train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
+    result = evaluate_images(schema, train, test, synthetic, settings=settings.evaluation, seed=settings.seed)
+    write_json(workdir.evaluation / "metrics.json", result.metrics)
+    names = {}
+    for number, (caption, png) in enumerate(result.pictures.items()):
+        names[caption] = f"picture_{number}.png"
+        write_bytes(workdir.evaluation / names[caption], png)
+    details = {"notice": PRIVATE_NOTICE, "pictures": names, "skipped": result.skipped}
+    write_json(workdir.evaluation / "details.json", details)
+
+
+def metrics_of(schema: ImageSchema, train: Images, test: Images, synthetic: Images, settings: Settings):
+    return evaluate_images(schema, train, test, synthetic, settings=settings.evaluation, seed=settings.seed).metrics
+
+
+def render(
+    common: Mapping[str, Any], records: Records, synthetic: Images, schema: ImageSchema, workdir: Workdir
+) -> str:
+    details = {"pictures": {}, "skipped": ["the evaluation was switched off"]}
+    if common["metrics"]:
+        details = json.loads((workdir.evaluation / "details.json").read_text())
+    names, folder = details["pictures"], workdir.private_folder
+    return report.render_image_page(
+        report.ImagePageData(
+            **common,
+            pictures={caption: (workdir.evaluation / name).read_bytes() for caption, name in names.items()},
+            skipped=details["skipped"],
+            num_synthetic=len(synthetic.labels),
+            num_train=len(records.train.open_under(folder).labels),
+            num_test=len(records.test.open_under(folder).labels),
+            schema=schema,
+        )
+    )
+
+
+IMAGES = Modality(
+    name="images",
+    generators=IMAGE_GENERATORS,
+    check=check,
+    buy=buy,
+    build_generator=build,
+    loss_bound=lambda transform: None,
+    warm_up=warm_up_of,
+    random_records=random_records,
+    synthesize=synthesize,
+    finish=lambda images, schema, dtypes: images,
+    write=write,
+    released_files={"synthetic images": "synthetic.npz", "some of them": "grid.png"},
+    evaluate=evaluate,
+    render=render,
+    metrics=metrics_of,
+    schema_to_dict=image_schema_to_dict,
+    public_facts=lambda schema: [
+        f"the shape of the images, {' x '.join(map(str, schema.shape))}, and the names of the {len(schema.classes)} "
+        "classes; synthetic images have all classes equally often, whatever their shares are"
+    ],
+)

@@ -1,0 +1,212 @@
+"""Tables: columns become codes at a stated price, generators learn codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from privsyn_jax import evaluation, report
+from privsyn_jax.data.dtypes import restore_dtypes
+from privsyn_jax.data.schema import schema_to_dict
+from privsyn_jax.data.validate import to_file_frame
+from privsyn_jax.files import write_json
+from privsyn_jax.modalities.modality import Modality
+from privsyn_jax.models import GENERATORS, TABLE_GENERATORS
+from privsyn_jax.plan import Plan, Release
+from privsyn_jax.privacy.guard import Private
+from privsyn_jax.privacy.ledger import Ledger, check_charged
+from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.settings import Settings
+from privsyn_jax.synthesis.conditions import parse_conditions
+from privsyn_jax.synthesis.sampler import check_conditions, synthesize
+from privsyn_jax.training import dp_sgd
+from privsyn_jax.training.purchases import Purchases
+from privsyn_jax.transforms import discretize
+from privsyn_jax.transforms.discretize import Discretizer, fit_public, unknown_columns
+from privsyn_jax.transforms.grid import make_grid
+from privsyn_jax.types import Generator, Records, Schema, UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir
+
+_UNKNOWN_CATEGORIES = 20  # assumed for a column whose categories are yet to be bought
+_CONDITIONED = "The synthetic rows met synthesis.conditions and are compared with all real rows: expect a difference."
+
+
+def check(schema: Schema, settings: Settings) -> None:
+    """Raises UserError for conditions, a generator or a warm start that do not fit the schema."""
+    if settings.warm_start.images:
+        raise UserError(f"warm_start.images is {settings.warm_start.images!r}, which is for images: set it to ''")
+    check_conditions(schema, parse_conditions(settings.synthesis.conditions))
+    known = fit_public(schema, num_bins=2) if not unknown_columns(schema) else None
+    build(settings, schema, known.cardinalities if known else (2,) * len(schema.modelled))
+
+
+def buy(
+    frame: Private[pd.DataFrame], schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
+) -> Purchases:
+    """Unknown categories, histograms, marginals."""
+    transform = fit_transform(frame, schema, plan, settings, ledger, noise)
+    codes, cardinalities = frame.map(transform.encode), transform.cardinalities
+    marginals = dp_sgd.buy_marginals(codes, cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise)
+    return Purchases(transform, marginals)
+
+
+def fit_transform(
+    frame: Private[pd.DataFrame], schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
+) -> Discretizer:
+    """Fits the transform, charging what it buys: unknown categories, histograms."""
+    unknown = plan.release("categories")
+    if unknown is not None:
+        schema = _buy_categories(frame, schema, unknown, plan.category_delta, ledger, noise)
+    histograms = plan.release("histograms")
+    if settings.transform.edges == "public" or histograms is None:
+        return discretize.fit_public(schema, num_bins=settings.transform.num_bins)
+    what = "noisy counts of every column on a fine public grid"
+    receipt = ledger.charge(histograms.name, "all columns", what, histograms.event, upto=1)
+    transform, event = discretize.fit_purchased(
+        schema,
+        frame.open(receipt),
+        num_bins=settings.transform.num_bins,
+        num_cells=settings.transform.num_cells,
+        noise_multiplier=histograms.noise_multiplier,
+        noise=noise,
+    )
+    check_charged([histograms.event], [event])
+    return transform
+
+
+def _buy_categories(
+    frame: Private[pd.DataFrame], schema: Schema, bought: Release, delta: float, ledger: Ledger, noise: HostNoise
+) -> Schema:
+    """The schema with its unknown categories filled in."""
+    names = discretize.unknown_columns(schema)
+    reads = f"the values of {', '.join(names)}"
+    alone = {"kind": "approximate", "epsilon": 0.0, "delta": delta, "count": 1}
+    what = "the chance that such a value passes the threshold"
+    ledger.charge("categories held by one record", reads, what, alone, upto=1)
+    what = "values whose noisy count is above a threshold"
+    receipt = ledger.charge(bought.name, reads, what, bought.event, upto=1)
+    schema, events = discretize.buy_categories(
+        schema, frame.open(receipt), noise_multiplier=bought.noise_multiplier, delta=delta, noise=noise
+    )
+    check_charged([bought.event, alone], events)
+    for name in names:
+        if not schema[name].categories:
+            raise UserError(
+                f"no value of column {name!r} is frequent enough to be released: list its categories in the "
+                "schema, raise privacy.budget.categories, or leave the column out"
+            )
+    return schema
+
+
+def build(settings: Settings, schema: Schema, cardinalities: tuple[int, ...]) -> Generator:
+    """The generator named by the settings, for columns with these numbers of codes.
+
+    Raises:
+      UserError: an argument that the generator refuses, or a column order that is not one.
+    """
+    arguments = dict(settings.model)
+    make = GENERATORS[arguments.pop("name")]
+    order = column_order(arguments.pop("column_order"), schema)
+    try:
+        return make(cardinalities=cardinalities, column_order=order, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the section model of the settings does not fit: {error}") from None
+
+
+def column_order(names: tuple[str, ...], schema: Schema) -> tuple[int, ...]:
+    """Indices of the modelled columns in the order that the generator draws them."""
+    known = [column.name for column in schema.modelled]
+    if not names:
+        names = tuple(sorted(known, key=lambda name: name != schema.target))
+    if sorted(names) != sorted(known):
+        odd = sorted(set(names) ^ set(known))
+        raise UserError(
+            f"model.column_order must name every modelled column once; it disagrees with the schema on "
+            f"{', '.join(map(repr, odd)) or 'how often a column occurs'}: correct it or leave it empty"
+        )
+    return tuple(known.index(name) for name in names)
+
+
+def random_records(settings: Settings, schema: Schema, rng: np.random.Generator) -> tuple[Generator, np.ndarray]:
+    """(generator, random codes). Data-dependent bins are taken at the number aimed at."""
+    grids = [make_grid(column, settings.transform.num_bins) for column in schema.modelled]
+    cardinalities = tuple(grid.size or _UNKNOWN_CATEGORIES for grid in grids)
+    codes = rng.integers(cardinalities, size=(schema.num_records, len(cardinalities))).astype(np.int32)
+    return build(settings, schema, cardinalities), codes
+
+
+def write(frame: pd.DataFrame, schema: Schema, folder: Path) -> None:
+    """CSV in the form of the source: dates by their format, booleans by their labels, missing as empty."""
+    to_file_frame(frame, schema).to_csv(folder / "synthetic.csv", index=False)
+
+
+def evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:
+    train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
+    result = evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed)
+    write_json(workdir.evaluation / "metrics.json", result.metrics)
+    conditions = [_CONDITIONED] if settings.synthesis.conditions else []
+    details = {
+        "notice": PRIVATE_NOTICE,
+        "curves": result.curves,
+        "pair_errors": result.pair_errors,
+        "skipped": [*conditions, *result.skipped],
+    }
+    write_json(workdir.evaluation / "details.json", details)
+
+
+def render(
+    common: Mapping[str, Any], records: Records, synthetic: pd.DataFrame, schema: Schema, workdir: Workdir
+) -> str:
+    details = {"curves": {}, "pair_errors": {}, "skipped": ["the evaluation was switched off"]}
+    if common["metrics"]:
+        details = json.loads((workdir.evaluation / "details.json").read_text())
+    return report.render_page(
+        report.PageData(
+            **common,
+            curves=details["curves"],
+            pair_errors=details["pair_errors"],
+            skipped=details["skipped"],
+            train=records.train.open_under(workdir.private_folder),
+            test=records.test.open_under(workdir.private_folder),
+            synthetic=synthetic,
+            schema=schema,
+        )
+    )
+
+
+def _build_for(settings: Settings, transform: Discretizer) -> Generator:
+    return build(settings, transform.schema, transform.cardinalities)
+
+
+def _no_warm_up(generator: Generator, settings: Settings, bought: Purchases, announce: Callable[[str], None]) -> None:
+    """A table has purchased marginals to start from, by `calibrate`."""
+
+
+TABLES = Modality(
+    name="tables",
+    generators=TABLE_GENERATORS,
+    check=check,
+    buy=buy,
+    build_generator=_build_for,
+    loss_bound=lambda transform: float(np.sum(np.log(transform.cardinalities))),  # of guessing every code evenly
+    warm_up=_no_warm_up,
+    random_records=random_records,
+    synthesize=synthesize,
+    finish=restore_dtypes,
+    write=write,
+    released_files={"synthetic table": "synthetic.csv"},
+    evaluate=evaluate,
+    render=render,
+    metrics=lambda schema, train, test, synthetic, settings: (
+        evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed).metrics
+    ),
+    schema_to_dict=schema_to_dict,
+    public_facts=lambda schema: [
+        "column names, order and kinds; bounds, categories, point masses and nullability as the schema states them"
+    ],
+)

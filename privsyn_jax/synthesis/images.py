@@ -1,0 +1,67 @@
+"""Parameters and a key to labelled images, with conditions on the label. Post-processing: no record is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from privsyn_jax.transforms.images import ImageTransform
+from privsyn_jax.types import Generator, Images, ImageSchema, Params, UserError
+
+LABEL = "label"  # the only condition there is
+
+
+class ImageSynthesis(NamedTuple):
+    """Synthetic images, and how conditions were met."""
+
+    records: Images
+    exact: tuple[str, ...]  # conditions met by drawing for them
+    rejected_on: tuple[str, ...]  # none: no image is drawn again
+
+
+def synthesize(
+    generator: Generator,
+    params: Params,
+    transform: ImageTransform,
+    *,
+    num_samples: int,
+    conditions: Mapping[str, Any] | None,
+    key: jax.Array,
+) -> ImageSynthesis:
+    """Draws images of all classes evenly, or of those that conditions["label"] names: one name or a list of names.
+
+    Raises:
+      UserError: another condition, or a class that the schema does not have.
+    """
+    wanted = wanted_classes(transform.schema, conditions or {})
+    if not wanted:
+        return ImageSynthesis(generator.sample(params, key, num_samples, {}), (), ())
+    shares = np.full(len(wanted), num_samples // len(wanted))
+    shares[: num_samples % len(wanted)] += 1
+    parts = [
+        generator.sample(params, jax.random.fold_in(key, number), int(share), {0: number})
+        for number, share in zip(wanted, shares, strict=True)
+        if share
+    ]
+    images = Images(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return ImageSynthesis(images, (LABEL,), ())
+
+
+def wanted_classes(schema: ImageSchema, conditions: Mapping[str, Any]) -> list[int]:
+    """Labels that the conditions ask for; none for no condition."""
+    for name in conditions:
+        if name != LABEL:
+            raise UserError(f"condition on {name!r}: images know the condition {LABEL!r} only, a class or a list")
+    if LABEL not in conditions:
+        return []
+    given = conditions[LABEL]
+    names = [str(name) for name in (given if isinstance(given, list | tuple) else [given])]
+    unknown = [name for name in names if name not in schema.classes]
+    if unknown or not names:
+        raise UserError(
+            f"condition on {LABEL!r} is {given!r}: name classes of the schema ({', '.join(schema.classes[:20])})"
+        )
+    return [schema.classes.index(name) for name in dict.fromkeys(names)]
