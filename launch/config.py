@@ -35,6 +35,48 @@ def finish(config: Any, arg: str | None) -> Any:
     return config
 
 
+def image_config(model: str, data: str, arg: str | None, *, epsilon: float = 1.0) -> tuple[Any, str]:
+    """(ConfigDict, size) for images: `arg` joins by commas a size, cpu or gpu, and epsilon=NUMBER, and smoke.
+
+    The default is cpu, and `epsilon`. `finish_images` applies smoke.
+    """
+    config, size = default_config(model), "cpu"
+    config.data.name = data
+    config.privacy.epsilon, config.privacy.delta = epsilon, 1e-5
+    for word in _words(arg):
+        if word in ("cpu", "gpu"):
+            size = word
+        elif word.startswith("epsilon="):
+            try:
+                config.privacy.epsilon = float(word.removeprefix("epsilon="))
+            except ValueError:
+                raise ValueError(f"config argument {word!r} gives no number: write epsilon=1 or epsilon=inf") from None
+        elif word != "smoke":
+            raise ValueError(f"config argument {word!r} is unknown: use cpu, gpu, smoke or epsilon=NUMBER")
+    return config, size
+
+
+def finish_images(config: Any, arg: str | None) -> Any:
+    """Applies `smoke`: a run of seconds."""
+    if "smoke" in _words(arg):
+        config.training.num_steps, config.training.expected_batch_size = 4, 32
+        config.training.steps_per_dispatch, config.training.generator_batch_size = 2, 8
+        config.training.num_draws = 1
+        config.warm_start.num_steps, config.warm_start.batch_size, config.warm_start.num_images = 4, 8, 100
+        config.synthesis.num_samples = 200
+        config.evaluation.classifier_steps, config.evaluation.feature_images = 10, 200
+        smaller = {"channels": (8, 16), "generator_channels": (8, 16), "width": 8, "num_sampling_steps": 3}
+        for name, value in smaller.items():
+            if name in config.model:
+                with config.unlocked():
+                    config.model[name] = value
+    return config
+
+
+def _words(arg: str | None) -> list[str]:
+    return arg.split(",") if arg else []
+
+
 def to_settings(config: Any) -> Settings:
     """Checked settings; raises UserError."""
     return settings_from_dict(config.to_dict())
