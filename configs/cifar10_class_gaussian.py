@@ -10,7 +10,8 @@ from launch.config import finish_images, image_config
 
 def get_config(arg=None):
     config, size = image_config("class_gaussian", "cifar10", arg)
-    config.model.num_frequencies = 200
+    config.model.num_frequencies = 300
+    config.model.radius_within = 0.15 if config.privacy.epsilon <= 2 else 0.25
     config.model.center = 0.5
     config.model.radius = 0.3
     config.synthesis.num_samples = 50_000 if size == "gpu" else 20_000

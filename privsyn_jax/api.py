@@ -51,6 +51,8 @@ def fit(
       UserError: one sentence that names the column or setting and the remedy.
     """
     is_images = not isinstance(records, pd.DataFrame)
+    if is_images and not (isinstance(records, list | tuple) and len(records) == 2):
+        raise UserError(f"the records are {type(records).__name__!r}: give a DataFrame, or Images(pixels, labels)")
     schema = _read_images_schema(schema) if is_images else _read_table_schema(schema)
     sections: dict[str, Any] = dict(settings or {})
     sections["model"] = {"name": model, **sections.get("model", {})}
@@ -88,6 +90,8 @@ def _read_table_schema(schema: Any) -> Schema:
         schema = read_schema(str(schema))
     elif isinstance(schema, Mapping):
         schema = schema_from_dict(dict(schema))
+    if isinstance(schema, ImageSchema):
+        raise UserError("the records are a table, and the schema describes images: give the table's Schema, or Images")
     check_schema(schema)
     return schema
 
@@ -95,6 +99,8 @@ def _read_table_schema(schema: Any) -> Schema:
 def _read_images_schema(schema: Any) -> ImageSchema:
     if isinstance(schema, str | Path):
         return read_image_schema(str(schema))
+    if isinstance(schema, Schema):
+        raise UserError("the records are images, and the schema describes a table: give an ImageSchema, or a DataFrame")
     return image_schema_from_dict(dict(schema) if isinstance(schema, Mapping) else image_schema_to_dict(schema))
 
 

@@ -51,7 +51,7 @@ def make(
     radius: float = 0.36,
     radius_within: float = 0.25,
     center: float = 0.0,
-    shrinkage: float = 0.7,
+    shrinkage: float = 0.5,
     covariances: bool = True,
 ) -> Generator:
     """Generator of Images that learns from noisy sums alone.

@@ -112,8 +112,8 @@ def guarantee_sentences(report: Mapping[str, Any]) -> list[str]:
     epsilon, delta = finite_or_none(report.get("epsilon")), finite_or_none(report.get("delta")) or 0.0
     if epsilon is None or not report.get("private"):
         return [
-            f"No guarantee: an observer of the output may learn with certainty whether one {unit} was in the "
-            "private table, and what it contained.",
+            f"No guarantee: an observer of the output may learn with certainty whether one {unit} was "
+            "among the private records, and what it contained.",
             "The bound on the advantage of a membership attack is 1: nothing is excluded.",
         ]
     advantage = membership_advantage_bound(epsilon, delta)
@@ -121,11 +121,11 @@ def guarantee_sentences(report: Mapping[str, Any]) -> list[str]:
     rates = [true_positive_bound(epsilon, delta, rate) for rate in (0.01, 0.001)]
     return [
         f"The output is ({format_number(epsilon)}, {format_number(delta)})-differentially private under "
-        f"{relation_words(report)}: for two private tables that differ in one {unit}, any outcome is at most "
+        f"{relation_words(report)}: for two sets of private records that differ in one {unit}, any outcome is at most "
         f"e^epsilon = {format_number(odds)} times as likely under one as under the other, plus at most "
         f"delta = {format_number(delta)}.",
         f"Odds: up to that delta, no observer, whatever else they know and however much they compute, can "
-        f"change their odds that one {unit} was in the table by more than a factor of {format_number(odds)}. "
+        f"change their odds that one {unit} was among the records by more than a factor of {format_number(odds)}. "
         f"Who thought it even (50 %) may end at {format_share(odds / (1 + odds))} at most.",
         f"Membership inference: for any attack, true-positive rate minus false-positive rate is at most "
         f"(e^epsilon - 1 + 2 delta) / (e^epsilon + 1) = {advantage:.3f}; a guess between in and out, equally "
@@ -145,9 +145,9 @@ def general_limits(report: Mapping[str, Any]) -> list[str]:
         f"More than one {unit} at a time: whoever stands behind k of them is protected with about k times "
         "epsilon only.",
         "Facts about the population: that a habit goes with an illness may be learned, and applied to "
-        "someone who was never in the table.",
+        "someone who was never among the records.",
         "The declared-public facts above: they were taken as known and cost nothing.",
-        "The folder private/ of the run: it holds statistics of real rows without noise.",
+        "The folder private/ of the run: it holds statistics of real records without noise.",
     ]
 
 

@@ -142,7 +142,7 @@ def claim_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("epsilon", format_epsilon(report.get("epsilon"))),
         ("delta", format_number(report.get("delta"))),
         ("privacy unit", format_setting(report.get("privacy_unit") or "record")),
-        ("neighbouring tables", guarantee.relation_words(report)),
+        ("neighbouring sets of records", guarantee.relation_words(report)),
         ("accountant", format_setting(report.get("accountant"))),
     ]
     if not _by_renyi(report):

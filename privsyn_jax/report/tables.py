@@ -10,7 +10,10 @@ import numpy as np
 
 from privsyn_jax.report.numbers import finite_or_none, format_number
 
-_SPELLING = {"auc": "AUC", "emd": "EMD", "f1": "F1", "kl": "KL", "r2": "R²", "rmse": "RMSE", "roc": "ROC"}
+_SPELLING = {
+    "auc": "AUC", "cnn": "CNN", "emd": "EMD", "f1": "F1", "fid": "FID", "kid": "KID", "kl": "KL", "r2": "R²",
+    "rmse": "RMSE", "roc": "ROC",
+}  # fmt: skip
 _ARROWS = {None: "", True: " ↑", False: " ↓"}
 
 
