@@ -27,6 +27,7 @@ import optax
 from adult import cpu_model
 
 from privsyn_jax.models import IMAGE_GENERATORS, ONE_SHOT
+from privsyn_jax.privacy.sampling import exact_sampling_rate
 from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.training.state import initial_state
 from privsyn_jax.training.step import DPStep
@@ -55,9 +56,8 @@ def main() -> None:
     print("| model | private images/s | plain images/s | plain ÷ private |\n|---|---|---|---|")
     for name in options.models.split(","):
         found = {row["contestant"]: row for row in rows if row["workload"] == name}
-        print(
-            f"| {name} | {found['private']['value']:.0f} | {found['plain']['value']:.0f} | {found['private']['ratio']:.2f} |"
-        )
+        private, plain = found["private"], found["plain"]
+        print(f"| {name} | {private['value']:.0f} | {plain['value']:.0f} | {private['ratio']:.2f} |")
 
 
 def measure(name: str, batch_size: int, rounds: int) -> list[dict]:
@@ -89,7 +89,7 @@ def measure(name: str, batch_size: int, rounds: int) -> list[dict]:
 def private_step(generator, images, batch_size):
     optimizer, key = optax.adam(1e-3), jax.random.key(0)
     step = DPStep(generator.private_loss, optimizer, microbatch_size=MICROBATCH, ema_decay=0.99)
-    level = Level(1, batch_size / 60_000, batch_size, 1.0, 1.0)
+    level = Level(1, exact_sampling_rate(batch_size, 60_000), batch_size, 1.0, 1.0)
     state = initial_state(generator.init(key), optimizer, level)
     clip = jax.jit(step.clipped)
     update = jax.jit(lambda state, total, key: step.update(state, total, jnp.int32(batch_size), key)[0])

@@ -1,4 +1,4 @@
-r"""MNIST by Gaussians in four cells of every class, from three noisy sums; no network, learns in ten seconds.
+r"""MNIST by Gaussians in several cells of every class, from three noisy sums; no network, learns in seconds.
 
 python -m launch.run --config=configs/mnist_class_gaussian.py --config.data.dir=FOLDER \
     --workdir=runs/mnist_class_gaussian
@@ -10,6 +10,7 @@ from launch.config import finish_images, image_config
 
 def get_config(arg=None):
     config, size = image_config("class_gaussian", "mnist", arg)
-    config.model.num_splits = 2
+    is_small = config.privacy.epsilon <= 2
+    config.model.num_frequencies, config.model.num_splits = (150, 2) if is_small else (250, 4)
     config.synthesis.num_samples = 60_000 if size == "gpu" else 20_000
     return finish_images(config, arg)

@@ -10,9 +10,9 @@ from launch.config import finish_images, image_config
 def get_config(arg=None):
     config, size = image_config("wgan_gp", "mnist", arg)
     config.warm_start.images = "gaussian"
-    config.warm_start.learning_rate, config.warm_start.num_steps = 5e-4, 2000
+    config.warm_start.learning_rate, config.warm_start.num_steps = 5e-4, 1500
     config.privacy.budget.warm_start = 0.3
-    config.training.num_steps, config.training.expected_batch_size = 300, 1024
+    config.training.num_steps, config.training.expected_batch_size = 200, 1024
     config.training.learning_rate, config.training.adam_b1 = 2e-4, 0.5
     config.training.ema_decay, config.training.critic_steps = 0.98, 2
     config.model.channels = (32, 64)

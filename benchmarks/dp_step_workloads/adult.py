@@ -21,6 +21,7 @@ def masked_jax_model() -> JaxModel:
     generator = autoregressive.make(
         cardinalities=CARDINALITIES, variant="masked_mlp", width=MASKED_WIDTH, num_layers=NUM_LAYERS
     )
+    assert generator.private_loss is not None
     return JaxModel(generator.init, generator.private_loss)
 
 
@@ -28,6 +29,7 @@ def transformer_jax_model() -> JaxModel:
     generator = autoregressive.make(
         cardinalities=CARDINALITIES, width=WIDTH, num_layers=NUM_LAYERS, num_heads=NUM_HEADS, mlp_ratio=MLP_RATIO
     )
+    assert generator.private_loss is not None
     return JaxModel(generator.init, generator.private_loss)
 
 
