@@ -12,7 +12,7 @@ run: $(RUN_READY)
 	$(BIN)/python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(TEST_READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(TEST_READY)
 	$(BIN)/python -m pytest

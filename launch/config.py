@@ -66,6 +66,8 @@ def finish_images(config: Any, arg: str | None) -> Any:
         config.synthesis.num_samples = 200
         config.evaluation.classifier_steps, config.evaluation.feature_images = 10, 200
         smaller = {"channels": (8, 16), "generator_channels": (8, 16), "width": 8, "num_sampling_steps": 3}
+        if config.model.name == "mean_embedding":
+            smaller |= {"num_steps": 4, "num_features": 50}
         for name, value in smaller.items():
             if name in config.model:
                 with config.unlocked():

@@ -105,7 +105,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         workdir.forget()
         lap("sampling")
         if settings.evaluation.enabled:
-            announce("evaluating against real rows (stays private)")
+            announce("evaluating against real records (stays private)")
             modality.evaluate(records, synthetic, schema, settings, workdir)
             lap("evaluation")
         write_json(workdir.private / "timing.json", seconds)

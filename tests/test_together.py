@@ -323,8 +323,8 @@ def test_runs_with_other_numbers_of_codes_are_programs_of_their_own(tmp_path, mo
     ready = [together.make_ready(one, records, folder, runs) for one, folder in zip(runs, folders, strict=True)]
     assert ready[0].bought.transform.cardinalities != ready[1].bought.transform.cardinalities
     asked = []
-    monkeypatch.setattr(together.dp_sgd, "train", lambda *given, **_: asked.append(given[2]) or (None, []))
+    monkeypatch.setattr(together.dp_sgd, "train", lambda *_, **named: asked.append(named["loss_bound"]) or (None, []))
     monkeypatch.setattr(together, "fit_together", None)
     monkeypatch.setattr(together, "privacy_statement", lambda *_, **__: {})
     together.learn_together(runs, schema, records, folders)
-    assert asked == [one.bought.transform.cardinalities for one in ready]
+    assert asked == [together.TABLES.loss_bound(one.bought.transform) for one in ready] and asked[0] != asked[1]

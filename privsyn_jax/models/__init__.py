@@ -9,6 +9,7 @@ from privsyn_jax.models import (
     conditional_gan,
     dcgan,
     diffusion,
+    mean_embedding,
     tvae,
     vae_gan,
     wgan_gp,
@@ -23,9 +24,10 @@ IMAGE_GENERATORS = {
     "conditional_gan": conditional_gan.make,
     "dcgan": dcgan.make,
     "diffusion": diffusion.make,
+    "mean_embedding": mean_embedding.make,
     "vae_gan": vae_gan.make,
     "wgan_gp": wgan_gp.make,
 }
 GENERATORS = {**TABLE_GENERATORS, **IMAGE_GENERATORS}
 USES_MARGINALS = frozenset({"autoregressive"})  # purchased ones, by `calibrate`
-ONE_SHOT = frozenset({"class_gaussian"})  # learn from a few noisy sums, by `stages`; no steps
+ONE_SHOT = frozenset({"class_gaussian", "mean_embedding"})  # learn from a few noisy sums, by `stages`; no steps
