@@ -164,7 +164,7 @@ def test_loss_is_a_function_of_pixels_label_and_key(trained):
     reference = losses_and_grads(trained, IMAGES)
     assert same(reference, losses_and_grads(trained, IMAGES))
     others = [
-        losses_and_grads(trained, IMAGES._replace(pixels=255 - IMAGES.pixels)),
+        losses_and_grads(trained, IMAGES._replace(pixels=IMAGES.pixels // 4)),
         losses_and_grads(trained, IMAGES._replace(labels=(IMAGES.labels + 1) % NUM_CLASSES)),
     ]
     for losses, _ in others:
@@ -231,9 +231,8 @@ def test_a_generator_learns_either_in_steps_or_from_noisy_sums(name):
 @pytest.mark.parametrize("kind", sorted(ONE_SHOT))
 def test_every_stage_embeds_any_image_and_absorbs_its_noisy_sum(kind):
     extremes = [np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8), *IMAGES.pixels]
-    for number, (stage, before, after) in enumerate(
-        zip(built(kind).stages, learned(kind), learned(kind)[1:], strict=True)
-    ):
+    for number, (before, after) in enumerate(itertools.pairwise(learned(kind))):
+        stage = built(kind).stages[number]
         embed, vectors = quick_jit(stage.embed), []
         for label, pixels in itertools.product(range(NUM_CLASSES), extremes):
             group, vector = embed(before, Images(pixels, np.int32(label)))

@@ -23,7 +23,6 @@ TINY = {
     "num_steps": 150,
 }
 RNG = np.random.default_rng(0)
-STRIPES = np.where(np.arange(8) % 4 < 2, 255, 0).astype(np.uint8)
 
 
 def made(**arguments):
@@ -47,14 +46,11 @@ def distances(images, others, frequencies):
 
 
 def striped(num_images):
-    """Class 0: upright stripes; class 1: level ones. Bright or dim, and shifted by any number of pixels."""
+    """Class 0: upright stripes; class 1: level ones; from dim to bright."""
     labels = (np.arange(num_images) % 2).astype(np.int32)
-    shifts, levels = RNG.integers(0, 4, num_images), RNG.choice([0.6, 1.0], num_images)
-    pixels = []
-    for label, shift, level in zip(labels, shifts, levels, strict=True):
-        image = np.tile(np.roll(STRIPES, shift) * level, (8, 1))
-        pixels.append(image.T if label else image)
-    return Images(np.stack(pixels).astype(np.uint8)[..., None], labels)
+    bright = np.tile(np.where(np.arange(8) % 4 < 2, 255.0, 0.0), (8, 1))
+    images = np.stack([bright, bright.T])[labels] * RNG.uniform(0.5, 1.0, num_images)[:, None, None]
+    return Images(images.astype(np.uint8)[..., None], labels)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (5, 9, 3)], ids=str)
@@ -109,14 +105,14 @@ def test_means_of_noise_alone_have_norm_one_at_most():
 
 
 def test_drawn_images_come_to_have_the_mean_features():
-    generator, images, key = made(num_steps=300, channels=(8, 16), learning_rate=1e-2), striped(200), jax.random.key(0)
+    generator, images, key = made(num_steps=300, learning_rate=1e-2), striped(200), jax.random.key(0)
     fresh = generator.init(key)
     fitted = generator.stages[0].absorb(fresh, noiseless_sum(generator, images), 0.0, jax.random.key(1))
     unseen = mean_embedding.frequencies(SHAPE, 400, SCALES, seed=77)  # other than those that it was fitted by
     before, after = (
         distances(generator.sample(params, jax.random.key(2), 512, {}), images, unseen) for params in (fresh, fitted)
     )
-    assert (after < before / 3).all(), (before, after)
+    assert (after < before / 5).all()
 
 
 def test_two_flat_classes_are_reproduced_each_and_the_same_from_the_same_key():

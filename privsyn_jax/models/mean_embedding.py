@@ -123,7 +123,7 @@ def frequencies(
     return normal / (math.sqrt(size) * np.resize(np.asarray(length_scales, np.float32), num_features))[:, None]
 
 
-def random_features(images: jax.Array, frequencies: jax.Array | np.ndarray) -> jax.Array:
+def random_features(images: jax.Array | np.ndarray, frequencies: jax.Array | np.ndarray) -> jax.Array:
     """Features [n, 2 num_features], of norm 1, of floats in [0, 1], [n, height, width, channels].
 
     The product of those of x and y has the expectation, over frequencies, exp(-mean((x - y)^2) / (2 s^2)), averaged
