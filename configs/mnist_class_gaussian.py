@@ -11,6 +11,7 @@ from launch.config import finish_images, image_config
 def get_config(arg=None):
     config, size = image_config("class_gaussian", "mnist", arg)
     is_small = config.privacy.epsilon <= 2
-    config.model.num_frequencies, config.model.num_splits = (150, 2) if is_small else (250, 4)
+    config.model.num_frequencies, config.model.num_splits = (150, 2) if is_small else (200, 3)
+    config.model.shrinkage = 0.7
     config.synthesis.num_samples = 60_000 if size == "gpu" else 20_000
     return finish_images(config, arg)
