@@ -96,6 +96,7 @@ def test_records_on_the_host_give_the_result_of_records_on_the_device(private_lo
 def test_the_next_batch_is_drawn_before_the_step_that_precedes_it_is_queued(monkeypatch):
     order, functions = [], []
     step = make_step()
+    jax.clear_caches()  # jit of a function of a module shares its cache with every other jit of it
     monkeypatch.setattr(jax, "jit", functools.partial(noting_jit, order, functions))
     _, logs = run(step, {"x": ROWS}, feed.many_steps, num_steps=3, steps_per_dispatch=3)
     assert len(set(logs["batch_size"].tolist())) > 1
