@@ -96,7 +96,7 @@ def test_a_schema_file_that_is_no_schema_is_refused(tmp_path):
         message = refusal(read_image_schema, str(path))
         assert str(path) in message and problem in message
     assert "launch.schema" in refusal(read_image_schema, str(tmp_path / "absent.json"))
-    assert "cannot be read" in refusal(read_image_schema, str(tmp_path))
+    assert "is a folder" in refusal(read_image_schema, str(tmp_path))
 
 
 @pytest.mark.parametrize("name, num_records", [("mnist", 60_000), ("cifar10", 50_000), ("digits", 1258)])

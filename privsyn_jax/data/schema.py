@@ -32,14 +32,23 @@ def read_schema(path: str) -> Schema:
     Raises:
       UserError: the file is absent, is not JSON, repeats a key, or breaks a rule of `check_schema`.
     """
+    return schema_from_dict(read_json(path, propose_from="data.csv"), source=path)
+
+
+def read_json(path: str, *, propose_from: str) -> Any:
+    """The content of a schema file; raises UserError unless it is JSON without repeated keys.
+
+    Args:
+      propose_from: what launch.schema would be given, for a message.
+    """
     if os.path.isdir(path):
         raise UserError(f"schema {path} is a folder: give the path of a JSON file")
     try:
         with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file, object_pairs_hook=_dict_without_repeats)
+            return json.load(file, object_pairs_hook=_dict_without_repeats)
     except FileNotFoundError:
         raise UserError(
-            f"schema {path} does not exist: propose one with `python -m launch.schema data.csv > schema.json`"
+            f"schema {path} does not exist: propose one with `python -m launch.schema {propose_from} > schema.json`"
         ) from None
     except OSError as error:
         raise UserError(f"schema {path} cannot be read: {error.strerror}") from None
@@ -51,7 +60,6 @@ def read_schema(path: str) -> Schema:
         ) from None
     except _RepeatedKey as error:
         raise UserError(f"schema {path} has the key {error.args[0]!r} twice in one object: keep one") from None
-    return schema_from_dict(content, source=path)
 
 
 def schema_from_dict(content: Any, *, source: str = "the schema") -> Schema:

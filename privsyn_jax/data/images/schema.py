@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from privsyn_jax.data.schema import read_json
 from privsyn_jax.data.schema_check import refuse_unknown
 from privsyn_jax.refuse import require
 from privsyn_jax.types import ImageSchema, UserError
@@ -22,22 +22,7 @@ def read_image_schema(path: str) -> ImageSchema:
     Raises:
       UserError: the file is absent, is not JSON, repeats a key, or breaks a rule of `check_image_schema`.
     """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            content = json.load(file, object_pairs_hook=_dict_without_repeats)
-    except FileNotFoundError:
-        raise UserError(f"schema {path} does not exist: {_PROPOSE}") from None
-    except OSError as error:
-        raise UserError(f"schema {path} cannot be read ({error.strerror}): give the path of a JSON file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"schema {path} is not UTF-8 at byte {error.start}: save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"schema {path} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
-    except _RepeatedKey as error:
-        raise UserError(f"schema {path} has the key {error.args[0]!r} twice in one object: keep one") from None
-    return image_schema_from_dict(content, source=path)
+    return image_schema_from_dict(read_json(path, propose_from="FOLDER"), source=path)
 
 
 def image_schema_from_dict(content: Any, *, source: str = "the schema") -> ImageSchema:
@@ -125,16 +110,3 @@ def check_image_schema(schema: ImageSchema, *, source: str = "the schema") -> No
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-class _RepeatedKey(Exception):
-    """A JSON object names one key twice; args[0] is the key."""
-
-
-def _dict_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise _RepeatedKey(key)
-        content[key] = value
-    return content
