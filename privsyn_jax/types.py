@@ -1,4 +1,4 @@
-"""Shared nouns: what is public about a table or about images, what records are, what a generator is."""
+"""Shared nouns: what is public about a table, images or texts, what records are, what a generator is."""
 
 from __future__ import annotations
 
@@ -123,19 +123,70 @@ class Images(NamedTuple):
     labels: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class TextSchema:
+    """Everything public about a set of texts, labelled or not.
+
+    Attributes:
+      classes: names of the labels 0, 1, ...; none for texts without labels.
+      num_records: a public figure near the number of training texts (of units, where `unit` is given), see `Schema`.
+      text: name of the column or key that holds the text, in files read and written.
+      label: name of the column or key that holds the class.
+      unit: name of the column or key that says whom a text belongs to, an author for instance: one text of each is
+        kept, chosen by a public rule. "" means that every text is a unit by itself.
+      privacy_unit: what one record stands for, quoted in the report.
+      declared_public: facts above that were taken from the texts and that the user declared public.
+    """
+
+    classes: tuple[str, ...]
+    num_records: int
+    text: str = "text"
+    label: str = "label"
+    unit: str = ""
+    privacy_unit: str = "text"
+    declared_public: tuple[str, ...] = ()
+
+
+AnySchema = Schema | ImageSchema | TextSchema
+
+
+class Texts(NamedTuple):
+    """Texts as they are read and written.
+
+    Attributes:
+      texts: object [n] of str, each encodable as UTF-8 and not empty.
+      labels: int32 [n], from 0 to below the number of classes; all 0 without classes.
+    """
+
+    texts: Any
+    labels: Any
+
+
+class Tokens(NamedTuple):
+    """Encoded texts, or one of them without the leading axis.
+
+    Attributes:
+      ids: int32 [n, length]: the tokens of a text, then `tokens.END` where it ended within the length, then PAD (0).
+      labels: int32 [n].
+    """
+
+    ids: Any
+    labels: Any
+
+
 class Records(NamedTuple):
-    """Private records as loaded, a DataFrame or Images: conforming to `schema`, split by a public rule.
+    """Private records as loaded, a DataFrame, Images or Texts: conforming to `schema`, split by a public rule.
 
     Canonical dtypes of a table by kind: numeric float64 (NaN if missing); integer int64 (Int64 if nullable);
     datetime datetime64[us] (NaT if missing); categorical and ordinal object, holding the schema's
     category values (None if missing); boolean bool (boolean if nullable); id as read.
     """
 
-    schema: Schema | ImageSchema
+    schema: AnySchema
     train: Private[Any]
     test: Private[Any]
     content_hash: str  # sha256 of the source's content, for refusing a changed file
-    clamped: Private[dict[str, int]]  # values per column that lay outside the public bounds; of images, none
+    clamped: Private[dict[str, int]]  # values per column that lay outside the public bounds; else none
 
 
 class Stage(NamedTuple):
@@ -156,14 +207,33 @@ class Stage(NamedTuple):
     absorb: Callable[..., Params]
 
 
+class CountStage(NamedTuple):
+    """A noisy sum of sparse vectors over all records, and what is made of it.
+
+    Attributes:
+      name: of the release, as the ledger books it.
+      share: of what all stages together may spend.
+      size: of the vectors.
+      count: (params, encoded records) -> `privacy.release.Counts`; only each vector's part of L2 norm 1 is used.
+      absorb: (params, noisy_sum float64 [size], stddev of its noise, key) -> params.
+    """
+
+    name: str
+    share: float
+    size: int
+    count: Callable[..., Any]
+    absorb: Callable[..., Params]
+
+
 class Generator(NamedTuple):
     """Pure functions over a parameter pytree {"private": ..., "public": ...}.
 
-    `private_loss` and the stages' `embed` are the only functions that ever receive a private record, one at a time.
-    The others have no argument through which a record could come, so they are post-processing.
+    `private_loss` and the stages' `embed` or `count` are the only functions that ever receive private records before
+    noise; no vector or scalar of theirs depends on two records. `negative_log_likelihood` sees real records for the
+    evaluation. The others have no argument through which a record could come, so they are post-processing.
 
     An encoded example of a table is int32 codes [d]; of images, `Images` of one: uint8 pixels [height, width,
-    channels] and a scalar int32 label.
+    channels] and a scalar int32 label; of texts, `Tokens` of one: int32 ids [length] and a scalar int32 label.
 
     Attributes:
       init: key -> params.
@@ -173,9 +243,13 @@ class Generator(NamedTuple):
       calibrate: (params, marginals, key) -> params, moves params["public"] so that the generator's own
         marginals agree with purchased ones; or None.
       sample: (params, key, num_samples, conditions) -> encoded examples [num_samples, ...]; conditions
-        maps a column index (images: 0, the label) to the code that it is set to; see `exact_conditions`.
+        maps a column index (images, texts: 0, the label) to the code that it is set to; see `exact_conditions`.
       exact_conditions: indices of conditioned columns -> those among them that `sample` fixes exactly.
-      stages: noisy sums over all records, one after the other, that a one-shot generator learns from; else none.
+      stages: noisy sums over all records, one after the other, that a one-shot generator learns from, or that a
+        network for texts starts from; else none.
+      advance: (params, progress from 0 to 1) -> params, before every step of training: what follows a schedule, such as
+        the weight of a term of the loss, moves in params["public"]; or None.
+      negative_log_likelihood: (params, example, key) -> nats of one example, or an upper bound on average; or None.
     """
 
     init: Callable[..., Params]
@@ -184,4 +258,6 @@ class Generator(NamedTuple):
     calibrate: Callable[..., Params] | None
     sample: Callable[..., Any]
     exact_conditions: Callable[..., tuple[int, ...]]
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage | CountStage, ...] = ()
+    advance: Callable[..., Params] | None = None
+    negative_log_likelihood: Callable[..., Any] | None = None

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 from privsyn_jax.data import adult, rand_hie, table
 from privsyn_jax.data.images import cifar10, digits, mnist, own, tfds
+from privsyn_jax.data.texts import grammar, imdb
+from privsyn_jax.data.texts import own as own_texts
+from privsyn_jax.data.texts import tfds as tfds_texts
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.types import Records, UserError
 
 
 class Dataset(NamedTuple):
-    """A source of records, of a table (`Schema`) or of images (`ImageSchema`).
+    """A source of records, of a table (`Schema`), images (`ImageSchema`) or texts (`TextSchema`).
 
     Attributes:
       read_schema: settings -> the public facts, with num_records of the training part; opens no private record.
@@ -28,9 +31,12 @@ DATASETS = {
     "cifar10": Dataset(cifar10.read_schema, cifar10.load),
     "csv": Dataset(table.read_schema, table.load),
     "digits": Dataset(digits.read_schema, digits.load),
+    "grammar": Dataset(grammar.read_schema, grammar.load),
     "images": Dataset(own.read_schema, own.load),
+    "imdb": Dataset(imdb.read_schema, imdb.load),
     "mnist": Dataset(mnist.read_schema, mnist.load),
     "rand_hie": Dataset(rand_hie.read_schema, rand_hie.load),
+    "texts": Dataset(own_texts.read_schema, own_texts.load),
 }
 
 
@@ -41,7 +47,8 @@ def dataset_of(settings: DataSettings) -> Dataset:
       UserError: there is none of that name, or no such kind of source.
     """
     if settings.source.startswith(tfds.PREFIX):
-        return Dataset(tfds.read_schema, tfds.load)
+        kind = tfds_texts if tfds_texts.holds_texts(settings) else tfds
+        return Dataset(kind.read_schema, kind.load)
     if settings.source:
         raise UserError(f"data.source is {settings.source!r}: write tfds:NAME, or leave it empty and set data.name")
     if settings.name not in DATASETS:

@@ -5,9 +5,11 @@ Source: https://www.tensorflow.org/datasets (package tensorflow-datasets, an opt
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from privsyn_jax.types import Images, ImageSchema, Records, UserError
 PREFIX = "tfds:"
 DEFAULT_DIR = "~/tensorflow_datasets"
 _SOURCE = re.compile(r"tfds:(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
-_BLOCK = 1024  # images decoded at a time
+_BLOCK = 1024  # examples decoded at a time
 
 
 def read_schema(settings: DataSettings) -> ImageSchema:
@@ -37,15 +39,10 @@ def read_schema(settings: DataSettings) -> ImageSchema:
     """
     info = open_prepared(settings).info
     image_key, label_key = _find_keys(info, settings.source)
-    if "train" not in info.splits:
-        raise UserError(f"{settings.source} has no split 'train', but {', '.join(info.splits)}: prepare one")
-    num_records = info.splits["train"].num_examples
-    if "test" not in info.splits:
-        num_records = num_train_records(num_records, settings.test_fraction)
     schema = ImageSchema(
         shape=tuple(info.features[image_key].shape),
         classes=tuple(info.features[label_key].names),
-        num_records=num_records,
+        num_records=num_in_training_part(info, settings),
         declared_public=("num_records",),
     )
     check_image_schema(schema, source=settings.source)
@@ -127,44 +124,80 @@ def import_tfds() -> Any:
         ) from None
 
 
+def num_in_training_part(info: Any, settings: DataSettings) -> int:
+    """The size of split "train", or of its training part where there is no split "test", as the metadata say.
+
+    Raises:
+      UserError: there is no split "train".
+    """
+    if "train" not in info.splits:
+        raise UserError(f"{settings.source} has no split 'train', but {', '.join(info.splits)}: prepare one")
+    num_records = info.splits["train"].num_examples
+    return num_records if "test" in info.splits else num_train_records(num_records, settings.test_fraction)
+
+
+def is_image(feature: Any) -> bool:
+    """Whether a feature of tensorflow-datasets is an image or an array like one."""
+    shape = feature.shape
+    return isinstance(shape, tuple) and len(shape) == 3 and feature.np_dtype == np.uint8
+
+
+def one_of_kind(info: Any, names: list[str], kind: str, source: str) -> str:
+    """The one feature of a kind; of several, the one among the supervised keys.
+
+    Raises:
+      UserError: there is none, or more than one is left.
+    """
+    names = [name for name in names if name in (info.supervised_keys or ())] or names
+    if len(names) != 1:
+        raise UserError(f"{source} has {len(names)} features of kind {kind}, and one is needed: choose another")
+    return names[0]
+
+
+def label_names(info: Any) -> list[str]:
+    """Names of the features that are class labels."""
+    class_label = import_tfds().features.ClassLabel
+    return [name for name, feature in info.features.items() if isinstance(feature, class_label)]
+
+
+@contextlib.contextmanager
+def refuse_damage(place: str) -> Iterator[None]:
+    """Whatever damaged files come to is raised as UserError, which names `place`."""
+    try:
+        yield
+    except Exception as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{place} cannot be read ({first_line}): prepare it again") from None
+
+
+def in_blocks(examples: Any) -> Iterator[dict[str, Any]]:
+    """The examples of a data source in their order, some of them decoded at a time."""
+    for start in range(0, len(examples), _BLOCK):
+        yield from examples.__getitems__(list(range(start, min(start + _BLOCK, len(examples)))))
+
+
 def _find_keys(info: Any, source: str) -> tuple[str, str]:
     """(name of the image, name of the label) among the features."""
-    class_label = import_tfds().features.ClassLabel
-    images, labels = [], []
-    for name, feature in info.features.items():
-        if isinstance(feature, class_label):
-            labels.append(name)
-        elif isinstance(feature.shape, tuple) and len(feature.shape) == 3 and feature.np_dtype == np.uint8:
-            images.append(name)
-    supervised = info.supervised_keys or ()
-    keys = []
-    for kind, names in (("image (uint8, three axes)", images), ("class label", labels)):
-        names = [name for name in names if name in supervised] or names
-        if len(names) != 1:
-            raise UserError(f"{source} has {len(names)} features of kind {kind}, and one is needed: choose another")
-        keys += names
-    if None in info.features[keys[0]].shape:
+    images = [name for name, feature in info.features.items() if is_image(feature)]
+    image_key = one_of_kind(info, images, "image (uint8, three axes)", source)
+    label_key = one_of_kind(info, label_names(info), "class label", source)
+    if None in info.features[image_key].shape:
         raise UserError(
             f"{source} has images of many sizes: export them to a folder of CLASS/NAME.png, and use data.name=images "
             "with data.resize=True"
         )
-    return keys[0], keys[1]
+    return image_key, label_key
 
 
 def _read_split(builder: Any, name: str, schema: ImageSchema, settings: DataSettings) -> Images:
     image_key, label_key = _find_keys(builder.info, settings.source)
     place = f"split {name!r} of {settings.source}"
-    try:
+    with refuse_damage(place):
         examples = builder.as_data_source(split=name)
         pixels = np.empty((len(examples), *schema.shape), np.uint8)
         labels = np.empty(len(examples), np.int32)
-        for start in range(0, len(examples), _BLOCK):
-            block = range(start, min(start + _BLOCK, len(examples)))
-            for i, example in zip(block, examples.__getitems__(list(block)), strict=True):
-                pixels[i], labels[i] = example[image_key], example[label_key]
-    except Exception as error:  # whatever damaged files come to
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{place} cannot be read ({first_line}): prepare it again") from None
+        for i, example in enumerate(in_blocks(examples)):
+            pixels[i], labels[i] = example[image_key], example[label_key]
     check_labels(labels, schema, place)
     return Images(pixels, labels)
 
