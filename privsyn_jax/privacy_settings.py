@@ -24,12 +24,16 @@ class BudgetSettings:
       marginals: pair scores and the pair marginals chosen by them (generators that can use them).
       categories: the thresholded histogram of columns whose categories are not public.
       warm_start: noisy class means, or class Gaussians, of images; see WarmStartSettings.
+      vocabulary: the thresholded histogram of words, where tokens.vocabulary is "bought".
+      ngrams: noisy counts of words and word pairs that a network for texts starts from; 0 for none.
     """
 
     transform: float = 0.05
     marginals: float = 0.25
     categories: float = 0.05
     warm_start: float = 0.1
+    vocabulary: float = 0.1
+    ngrams: float = 0.3
 
     def __post_init__(self):
         for name, share in dataclasses.asdict(self).items():
@@ -37,8 +41,9 @@ class BudgetSettings:
                 math.isfinite(share) and 0 <= share < 1,
                 f"privacy.budget.{name} is {share}: give a share from 0 to below 1",
             )
-        total = self.transform + self.marginals + self.categories  # of a table; images spend warm_start alone
-        require(total < 1, f"privacy.budget adds up to {total:g}: leave a share for training by keeping it below 1")
+        of_table = self.transform + self.marginals + self.categories  # images spend warm_start alone
+        for total in (of_table, self.vocabulary + self.ngrams):
+            require(total < 1, f"privacy.budget adds up to {total:g}: leave a share for training by keeping it below 1")
 
 
 @dataclasses.dataclass(frozen=True)

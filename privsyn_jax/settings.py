@@ -14,7 +14,10 @@ from privsyn_jax.privacy_settings import PrivacySettings
 from privsyn_jax.refuse import one_of, require
 from privsyn_jax.types import UserError
 
-_SET_BY_THE_RUN = ("cardinalities", "column_order", "image_shape", "num_classes")
+_SET_BY_THE_RUN = (
+    *("cardinalities", "column_order", "image_shape", "num_classes"),
+    *("num_tokens", "length", "ranks"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +26,14 @@ class DataSettings:
 
     Attributes:
       name: a key of data.DATASETS; `source` overrides it.
-      source: "tfds:NAME[/CONFIG][:VERSION]" reads images that tensorflow-datasets prepared; "" means `name`.
-      dir: folder with the original files (adult, mnist, cifar10), or of tensorflow-datasets (tfds; "" for its own).
-      path: the table, .csv[.gz|.bz2] or .parquet (csv); a folder of class/image files or an .npz (images).
-      test_path: a separate held-out table or set of images; empty means a split of `path` (csv, images).
-      schema: path of the schema JSON (csv, images).
+      source: "tfds:NAME[/CONFIG][:VERSION]" reads images or texts that tensorflow-datasets prepared; "" means `name`.
+      dir: folder with the original files (adult, mnist, cifar10, imdb), or of tensorflow-datasets (tfds; "" for its
+        own).
+      path: the table, .csv[.gz|.bz2] or .parquet (csv); a folder of class/image files or an .npz (images); a
+        .csv or .jsonl, either with .gz or .bz2, or a folder or .tar[.gz] of class/text files (texts).
+      test_path: a separate held-out table or set of images or texts; empty means a split of `path` (csv, images,
+        texts).
+      schema: path of the schema JSON (csv, images, texts).
       split: "uci" (the published train/test files) or "paper" (70/30 of both together) (adult).
       test_fraction: share of records held out where a split is made; each record is held out
         independently, by a public rule, so that adding a record moves no other.
@@ -75,6 +81,36 @@ class TransformSettings:
             self.num_cells >= self.num_bins,
             f"transform.num_cells is {self.num_cells}: give at least transform.num_bins = {self.num_bins}",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSettings:
+    """How texts become tokens. Nothing of it is made from private texts for free.
+
+    Attributes:
+      vocabulary: "english" (a public list of common words; what is not in it is spelled in pieces of words), "bytes",
+        "bought" (the english list, and words above a threshold of a noisy histogram, for privacy.budget.vocabulary), or
+        the path of a tokenizer file: .json of the library tokenizers, .model of sentencepiece, .txt with a word a line.
+      max_length: tokens of a text that are learned from and drawn; the rest of a longer text is cut off.
+      words_per_record: distinct words that one text adds to the histogram of a bought vocabulary, at most.
+      num_words: words kept, at most.
+    """
+
+    vocabulary: str = "english"
+    max_length: int = 128
+    words_per_record: int = 100
+    num_words: int = 10_000
+
+    def __post_init__(self):
+        require(self.vocabulary != "", "tokens.vocabulary is empty: give english, bytes, bought or a tokenizer file")
+        for name, least in (("max_length", 2), ("words_per_record", 1), ("num_words", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"tokens.{name} is {value}: give at least {least}")
+
+    @property
+    def is_bought(self) -> bool:
+        """Whether private texts are read for the vocabulary."""
+        return self.vocabulary == "bought"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +268,8 @@ class EvaluationSettings:
       feature_images: images of each kind, at most, for FID and KID.
       classifier_steps: of every downstream classifier of images, on synthetic and on real ones alike.
       classifier_shifts: whether these classifiers see their images shifted at random by up to a 14th of their size.
+      lstm_steps: of the downstream LSTM of texts, on synthetic and on real ones alike.
+      lstm_length: words of a text that the LSTM reads, at most.
     """
 
     enabled: bool = True
@@ -239,13 +277,15 @@ class EvaluationSettings:
     feature_images: int = 10_000
     classifier_steps: int = 1000
     classifier_shifts: bool = True
+    lstm_steps: int = 800
+    lstm_length: int = 128
 
     def __post_init__(self):
         require(
             self.features in ("trained", "random") or self.features.count(":") == 1,
             f"evaluation.features is {self.features!r}: give trained, random, or a function as module:function",
         )
-        for name, least in (("feature_images", 2), ("classifier_steps", 1)):
+        for name, least in (("feature_images", 2), ("classifier_steps", 1), ("lstm_steps", 1), ("lstm_length", 1)):
             value = getattr(self, name)
             require(value >= least, f"evaluation.{name} is {value}: give at least {least}")
 
@@ -260,6 +300,7 @@ class Settings:
 
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     transform: TransformSettings = dataclasses.field(default_factory=TransformSettings)
+    tokens: TokenSettings = dataclasses.field(default_factory=TokenSettings)
     model: Mapping[str, Any] = dataclasses.field(default_factory=lambda: model_defaults("autoregressive"))
     privacy: PrivacySettings = dataclasses.field(default_factory=PrivacySettings)
     warm_start: WarmStartSettings = dataclasses.field(default_factory=WarmStartSettings)

@@ -18,6 +18,9 @@ class ImageTransform:
     def encode(self, images: Images) -> Images:
         return images
 
+    def decode(self, images: Images) -> Images:
+        return images
+
     def to_dict(self) -> dict[str, Any]:
         return {"image_schema": image_schema_to_dict(self.schema)}
 
