@@ -9,7 +9,10 @@ from privsyn_jax.models import (
     conditional_gan,
     dcgan,
     diffusion,
+    language_model,
     mean_embedding,
+    ngram,
+    text_vae,
     tvae,
     vae_gan,
     wgan_gp,
@@ -28,6 +31,11 @@ IMAGE_GENERATORS = {
     "vae_gan": vae_gan.make,
     "wgan_gp": wgan_gp.make,
 }
-GENERATORS = {**TABLE_GENERATORS, **IMAGE_GENERATORS}
+TEXT_GENERATORS = {
+    "language_model": language_model.make,
+    "ngram": ngram.make,
+    "text_vae": text_vae.make,
+}
+GENERATORS = {**TABLE_GENERATORS, **IMAGE_GENERATORS, **TEXT_GENERATORS}
 USES_MARGINALS = frozenset({"autoregressive"})  # purchased ones, by `calibrate`
-ONE_SHOT = frozenset({"class_gaussian", "mean_embedding"})  # learn from a few noisy sums, by `stages`; no steps
+ONE_SHOT = frozenset({"class_gaussian", "mean_embedding", "ngram"})  # from a few noisy sums, by `stages`; no steps

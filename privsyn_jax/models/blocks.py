@@ -8,25 +8,33 @@ import jax.numpy as jnp
 
 
 class CausalBlock(nn.Module):
-    """Pre-norm transformer block over positions [length, width]; position i attends to positions <= i."""
+    """Pre-norm transformer block over positions [length, width]; position i attends to positions <= i.
+
+    With a cache, (keys, values) [longest, num_heads, width / num_heads] each, `hidden` is the one position given,
+    [1, width], and the result is (hidden, cache with this position in it).
+    """
 
     num_heads: int
     mlp_dim: int
 
     @nn.compact
-    def __call__(self, hidden):
+    def __call__(self, hidden, cache=None, position=0):
         length, width = hidden.shape
         normed = nn.RMSNorm()(hidden)
         qkv = nn.Dense(3 * width, use_bias=False, name="query_key_value")(normed)
         query, key, value = jnp.split(qkv.reshape(length, self.num_heads, -1), 3, axis=-1)
+        visible = jnp.tril(jnp.ones((length, length), bool))
+        if cache is not None:
+            key, value = (old.at[position].set(new[0]) for old, new in zip(cache, (key, value), strict=True))
+            visible = (jnp.arange(len(key)) <= position)[None]
         scores = jnp.einsum("ihd,jhd->hij", query, key) * (width / self.num_heads) ** -0.5
-        causal = jnp.tril(jnp.ones((length, length), bool))
-        weights = jax.nn.softmax(jnp.where(causal[None], scores, -jnp.inf), axis=-1)
+        weights = jax.nn.softmax(jnp.where(visible[None], scores, -jnp.inf), axis=-1)
         mixed = jnp.einsum("hij,jhd->ihd", weights, value).reshape(length, width)
         small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
         hidden = hidden + nn.Dense(width, use_bias=False, kernel_init=small, name="mix")(mixed)
         expanded = nn.gelu(nn.Dense(self.mlp_dim, name="expand")(nn.RMSNorm()(hidden)))
-        return hidden + nn.Dense(width, kernel_init=small, name="contract")(expanded)
+        hidden = hidden + nn.Dense(width, kernel_init=small, name="contract")(expanded)
+        return hidden if cache is None else (hidden, (key, value))
 
 
 class MaskedDense(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +137,55 @@ def embedding_sum(
         total += np.asarray(block_sum(block, rows >= num_records), np.float64)
     noisy = total + noise.normal(total.shape, stddev=noise_multiplier)
     return noisy, noise_multiplier, _gaussian(noise_multiplier)
+
+
+class Counts(NamedTuple):
+    """Sparse vectors, one for each record: entry i adds value[i] to coordinate index[i] of the vector of record[i].
+
+    Attributes:
+      record: int [m], from 0 to below the number of records.
+      index: int64 [m].
+      value: float64 [m].
+    """
+
+    record: np.ndarray
+    index: np.ndarray
+    value: np.ndarray
+
+
+def sparse_sum(
+    counts: Counts, *, size: int, noise_multiplier: float, noise: HostNoise
+) -> tuple[np.ndarray, float, Event]:
+    """Noisy sum of a sparse vector made of each record: the part of it of L2 norm at most 1.
+
+    L2 sensitivity: 1. Entries of one record at one coordinate are added before its norm is taken. A record with a value
+    that is not finite counts as zero.
+
+    Args:
+      counts: what records add.
+      size: of the vectors; every index is below it.
+
+    Returns:
+      float64 [size], the noise stddev of each entry, the event.
+    """
+    total = clipped_sparse_sum(counts, size)
+    total += noise.normal((size,), stddev=noise_multiplier)
+    return total, noise_multiplier, _gaussian(noise_multiplier)
+
+
+def clipped_sparse_sum(counts: Counts, size: int) -> np.ndarray:
+    """The sum before noise, float64 [size]: private until noise is added."""
+    if not len(counts.record):
+        return np.zeros(size)
+    order = np.lexsort((counts.index, counts.record))
+    record, index, value = (np.asarray(array)[order] for array in counts)
+    starts = np.flatnonzero(np.concatenate([[True], (np.diff(record) != 0) | (np.diff(index) != 0)]))
+    record, index, value = record[starts], index[starts], np.add.reduceat(value.astype(np.float64), starts)
+    norms = np.sqrt(np.bincount(record, np.square(value)))
+    with np.errstate(invalid="ignore"):
+        scale = np.where(np.isfinite(norms), _NORM / np.maximum(norms, _NORM), 0.0)
+    clean = np.where(np.isfinite(norms)[record], value, 0.0)
+    return np.bincount(index, clean * scale[record], minlength=size)
 
 
 def categories(

@@ -120,7 +120,14 @@ def make_step(
         loss_query=LossQuery(loss_bound, loss_share) if loss_share and loss_bound is not None else None,
         coefficients=band_coefficients(plan.num_steps, privacy.num_bands),
         public_update=public_update,
+        advance=_advance(generator, plan.num_steps),
     )
+
+
+def _advance(generator: Generator, num_steps: int) -> Callable[..., Any] | None:
+    """`Generator.advance` by the number of the step."""
+    advance = generator.advance
+    return None if advance is None else lambda params, step: advance(params, step / num_steps)
 
 
 def _public_optimizer(plan: Plan, settings: Settings) -> optax.GradientTransformation:
@@ -214,6 +221,8 @@ def begin(
     params = generator.init(init_key)
     if generator.calibrate is not None and isinstance(bought, Marginals):
         params = generator.calibrate(params, bought, calibration_key)
+    if generator.stages and isinstance(bought, NoisySums):
+        params = one_shot.absorb(generator, bought, seed=settings.seed, params=params)
     if warm_up is not None:
         params = warm_up(params)
     optimizer = cosine_adam(settings.training.learning_rate, plan.num_steps, b1=settings.training.adam_b1)

@@ -91,6 +91,7 @@ class DPStep:
       quantile_clip, loss_query: further queries on the same batch, or None.
       coefficients: of correlated noise, see `noise.add_correlated_noise`.
       public_update: of a generator that has a public loss, or None.
+      advance: (params, step) -> params, what the losses of a step see; or None for the state's own.
       shard: the device's part, None for one device with all rows.
 
     Source: Abadi et al. 2016, "Deep Learning with Differential Privacy", Algorithm 1.
@@ -108,6 +109,7 @@ class DPStep:
     loss_query: LossQuery | None = None
     coefficients: tuple[float, ...] = (1.0,)
     public_update: PublicUpdate | None = None
+    advance: Callable[..., Any] | None = None
     shard: Shard | None = None
 
     def __call__(self, state: TrainState, records: Any, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -126,7 +128,7 @@ class DPStep:
         )
         clipped = microbatched_grad_sum(
             self.private_loss,
-            state.params,
+            self._advanced(state),
             records,
             indices,
             batch_size,
@@ -159,7 +161,7 @@ class DPStep:
         """The clipped sum over some of the step's examples, as `__call__` takes it."""
         return clipped_grad_sum(
             self.private_loss,
-            state.params,
+            self._advanced(state),
             examples,
             is_padding,
             self.keys(state.step, key)[1],
@@ -169,6 +171,9 @@ class DPStep:
             example_ids=ids,
             loss_bound=self._loss_bound,
         )
+
+    def _advanced(self, state: TrainState) -> Any:
+        return state.params if self.advance is None else self.advance(state.params, state.step)
 
     def gradient_choice(self, params: Any, records: Any) -> Choice:
         """How the gradients of a microbatch of these records are taken."""
