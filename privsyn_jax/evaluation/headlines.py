@@ -18,7 +18,14 @@ _CANDIDATES = (
     ("fid_random_features", "FID, features of a random net"),
     ("fid_custom_features", "FID, own features"),
     ("label_agreement", "label agreement"),
-    ("nearer_to_training_rate", "images nearer to training images than to held-out ones"),
+    ("linear_accuracy", "linear classifier, accuracy"),
+    ("lstm_accuracy", "LSTM, accuracy"),
+    ("outside_perplexity", "perplexity under an outside trigram model"),
+    ("mauve_lsa", "MAUVE on features of latent semantic analysis"),
+    ("membership_auc", "membership attack, AUC"),
+    ("copied_8gram_rate", "runs of eight words that a training text holds"),
+    ("distinct_2", "different pairs of words per pair"),
+    ("nearer_to_training_rate", "nearer to training records than to held-out ones"),
     ("copy_of_training_rate", "images equal to a training image"),
     ("pairwise_total_variation", "mean 2-way total variation"),
     ("emd", "EMD of the worst column"),
@@ -34,7 +41,9 @@ def headline(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     With a target of classes: logistic regression AUC and accuracy, boosting AUC, mean 2-way total
     variation and the largest EMD of a column. Without one, other fidelity and sanity metrics move up. Of
-    images: mean accuracy of the nets, FID, label agreement and nearness to training images.
+    images: mean accuracy of the nets, FID, label agreement and nearness to training images. Of texts: accuracies of a
+    linear classifier and of an LSTM, perplexity, MAUVE and the membership attack; without classes, copied runs and
+    different pairs move up.
 
     Args:
       metrics: rows of an Evaluation.
