@@ -5,11 +5,11 @@ python -m launch.run --config=configs/cifar10_class_gaussian.py --config.data.di
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("class_gaussian", "cifar10", arg)
+    config, size = sized_config("class_gaussian", "cifar10", arg)
     config.model.num_frequencies = 300
     config.model.radius_within = 0.15 if config.privacy.epsilon <= 2 else 0.25
     config.model.center = 0.5

@@ -4,11 +4,11 @@ python -m launch.run --config=configs/cifar10_diffusion.py --config.data.dir=FOL
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("diffusion", "cifar10", arg)
+    config, size = sized_config("diffusion", "cifar10", arg)
     config.warm_start.images = "procedural+gaussian"
     config.warm_start.num_frequencies, config.warm_start.center, config.warm_start.radius = 200, 0.5, 0.3
     config.privacy.budget.warm_start = 0.5

@@ -3,11 +3,11 @@
 python -m launch.run --config=configs/digits_class_gaussian.py --workdir=runs/digits
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, _ = image_config("class_gaussian", "digits", arg, epsilon=10.0)
+    config, _ = sized_config("class_gaussian", "digits", arg, epsilon=10.0)
     config.model.num_frequencies = 20
     config.evaluation.classifier_steps = 300
     return finish_images(config, arg)

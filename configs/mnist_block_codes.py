@@ -4,11 +4,11 @@ python -m launch.run --config=configs/mnist_block_codes.py --config.data.dir=FOL
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("block_codes", "mnist", arg)
+    config, size = sized_config("block_codes", "mnist", arg)
     config.model.num_frequencies, config.model.num_levels, config.model.width = 6, 9, 48
     config.warm_start.images = "gaussian"
     config.warm_start.num_steps, config.warm_start.learning_rate = 2000, 3e-3

@@ -5,11 +5,11 @@ python -m launch.run --config=configs/mnist_class_gaussian.py --config.data.dir=
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("class_gaussian", "mnist", arg)
+    config, size = sized_config("class_gaussian", "mnist", arg)
     is_small = config.privacy.epsilon <= 2
     config.model.num_frequencies, config.model.num_splits = (150, 2) if is_small else (200, 3)
     config.model.shrinkage = 0.7

@@ -5,11 +5,11 @@ python -m launch.run --config=configs/mnist_conditional_gan.py --config.data.dir
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("conditional_gan", "mnist", arg)
+    config, size = sized_config("conditional_gan", "mnist", arg)
     config.warm_start.images = "gaussian"
     config.warm_start.learning_rate, config.warm_start.num_steps = 5e-4, 1500
     config.privacy.budget.warm_start = 0.3

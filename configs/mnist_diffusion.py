@@ -4,11 +4,11 @@ python -m launch.run --config=configs/mnist_diffusion.py --config.data.dir=FOLDE
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("diffusion", "mnist", arg)
+    config, size = sized_config("diffusion", "mnist", arg)
     config.warm_start.images = "gaussian"
     config.privacy.budget.warm_start = 0.3
     config.warm_start.num_steps = 1500

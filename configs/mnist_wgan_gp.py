@@ -4,11 +4,11 @@ python -m launch.run --config=configs/mnist_wgan_gp.py --config.data.dir=FOLDER 
 After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=10
 """
 
-from launch.config import finish_images, image_config
+from launch.config import finish_images, sized_config
 
 
 def get_config(arg=None):
-    config, size = image_config("wgan_gp", "mnist", arg)
+    config, size = sized_config("wgan_gp", "mnist", arg)
     config.warm_start.images = "gaussian"
     config.warm_start.learning_rate, config.warm_start.num_steps = 5e-4, 1500
     config.privacy.budget.warm_start = 0.3

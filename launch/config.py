@@ -35,10 +35,10 @@ def finish(config: Any, arg: str | None) -> Any:
     return config
 
 
-def image_config(model: str, data: str, arg: str | None, *, epsilon: float = 1.0) -> tuple[Any, str]:
-    """(ConfigDict, size) for images: `arg` joins by commas a size, cpu or gpu, and epsilon=NUMBER, and smoke.
+def sized_config(model: str, data: str, arg: str | None, *, epsilon: float = 1.0) -> tuple[Any, str]:
+    """(ConfigDict, size) for images or texts: `arg` joins by commas a size, cpu or gpu, and epsilon=NUMBER, and smoke.
 
-    The default is cpu, and `epsilon`. `finish_images` applies smoke.
+    The default is cpu, and `epsilon`. `finish_images` and `finish_texts` apply smoke.
     """
     config, size = default_config(model), "cpu"
     config.data.name = data
@@ -72,6 +72,20 @@ def finish_images(config: Any, arg: str | None) -> Any:
             if name in config.model:
                 with config.unlocked():
                     config.model[name] = value
+    return config
+
+
+def finish_texts(config: Any, arg: str | None) -> Any:
+    """Applies `smoke`: a run of seconds."""
+    if "smoke" in _words(arg):
+        config.training.num_steps, config.training.expected_batch_size = 4, 32
+        config.training.steps_per_dispatch = 2
+        config.tokens.max_length = 24
+        config.synthesis.num_samples = 100
+        config.evaluation.lstm_steps, config.evaluation.lstm_length = 5, 24
+        for name, value in {"width": 8, "released_dim": 4, "latent_dim": 4}.items():
+            if name in config.model:
+                config.model[name] = value
     return config
 
 

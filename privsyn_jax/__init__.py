@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from privsyn_jax.api import fit, list_models
     from privsyn_jax.fitted import Run, load
-    from privsyn_jax.types import Column, Schema, UserError
+    from privsyn_jax.types import Column, Images, ImageSchema, Schema, Texts, TextSchema, UserError
 
-__all__ = ["Column", "Run", "Schema", "UserError", "fit", "list_models", "load"]
+__all__ = [
+    "Column",
+    "ImageSchema",
+    "Images",
+    "Run",
+    "Schema",
+    "TextSchema",
+    "Texts",
+    "UserError",
+    "fit",
+    "list_models",
+    "load",
+]
 
 _HOMES = {
-    "Column": "types", "Run": "fitted", "Schema": "types", "UserError": "types", "fit": "api", "list_models": "api",
-    "load": "fitted",
-}  # fmt: skip
+    **dict.fromkeys(("Column", "ImageSchema", "Images", "Schema", "TextSchema", "Texts", "UserError"), "types"),
+    **dict.fromkeys(("fit", "list_models"), "api"),
+    **dict.fromkeys(("Run", "load"), "fitted"),
+}
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""The Python interface: DataFrames in, DataFrames out; Images in, Images out."""
+"""The Python interface: DataFrames in, DataFrames out; Images in, Images out; texts in, a DataFrame of texts out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from privsyn_jax.data.images.content import check_labels
-from privsyn_jax.data.images.schema import image_schema_from_dict, image_schema_to_dict, read_image_schema
-from privsyn_jax.data.schema import read_schema, schema_from_dict
-from privsyn_jax.data.schema_check import check_schema
+from privsyn_jax.data.schema import read_json
+from privsyn_jax.data.schemas import any_schema_from_dict
+from privsyn_jax.data.texts.content import conform_texts
 from privsyn_jax.data.validate import conform
 from privsyn_jax.fitted import Run
 from privsyn_jax.learn import learn
@@ -22,12 +22,12 @@ from privsyn_jax.plan import make_plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.training.attempt import Attempt
-from privsyn_jax.types import Images, ImageSchema, Schema, UserError
+from privsyn_jax.types import AnySchema, Images, ImageSchema, Schema, Texts, TextSchema, UserError
 
 
 def fit(
-    records: pd.DataFrame | Images,
-    schema: Schema | ImageSchema | Mapping[str, Any] | str | Path,
+    records: pd.DataFrame | Images | Texts,
+    schema: AnySchema | Mapping[str, Any] | str | Path,
     *,
     model: str = "autoregressive",
     epsilon: float | None = 1.0,
@@ -37,8 +37,9 @@ def fit(
     """Trains a generator on private records; all of them, none is held out.
 
     Args:
-      records: the private table, or labelled Images (pixels uint8 [n, h, w, c], labels int [n]).
-      schema: their public facts: a Schema or ImageSchema, its dict, or the path of a JSON file.
+      records: the private table, labelled Images (pixels uint8 [n, h, w, c], labels int [n]), or Texts; texts also as a
+        table with the columns that the schema names.
+      schema: their public facts: a Schema, ImageSchema or TextSchema, its dict, or the path of a JSON file.
       model: one of `list_models()`.
       epsilon: of the whole fit; None if settings give privacy.noise_multiplier instead.
       delta: of the whole fit; None means 1 / num_records^1.1 with the schema's public figure.
@@ -50,10 +51,8 @@ def fit(
     Raises:
       UserError: one sentence that names the column or setting and the remedy.
     """
-    is_images = not isinstance(records, pd.DataFrame)
-    if is_images and not (isinstance(records, list | tuple) and len(records) == 2):
-        raise UserError(f"the records are {type(records).__name__!r}: give a DataFrame, or Images(pixels, labels)")
-    schema = _read_images_schema(schema) if is_images else _read_table_schema(schema)
+    schema = _read_schema(schema)
+    _check_kind(records, schema)
     sections: dict[str, Any] = dict(settings or {})
     sections["model"] = {"name": model, **sections.get("model", {})}
     sections["privacy"] = {"epsilon": epsilon, "delta": delta or 0.0, **sections.get("privacy", {})}
@@ -64,16 +63,49 @@ def fit(
     modality.check(schema, checked)
     plan, attempt = make_plan(checked, schema), Attempt.in_memory(checked.privacy.noise_seed)
     if isinstance(schema, ImageSchema):
-        return learn(Private(_conform_images(Images(*records), schema)), schema, plan, checked, attempt)
+        return learn(Private(_conform_images(records, schema)), schema, plan, checked, attempt)
+    if isinstance(schema, TextSchema):
+        assert isinstance(records, pd.DataFrame | Texts)
+        texts = conform_texts(records, schema, source="the set of texts given")
+        return learn(Private(texts), schema, plan, checked, attempt)
     assert isinstance(records, pd.DataFrame)
     frame, _ = conform(records, schema, out_of_bounds=checked.data.out_of_bounds, source="the table")
     run = learn(Private(frame), schema, plan, checked, attempt)
     return run.with_dtypes({name: str(records[name].dtype) for name in schema.names})
 
 
-def _conform_images(images: Images, schema: ImageSchema) -> Images:
+def _read_schema(schema: Any) -> AnySchema:
+    """The schema of whatever kind, checked."""
+    source = "the schema"
+    if isinstance(schema, Schema | ImageSchema | TextSchema):
+        schema = modality_of(schema).schema_to_dict(schema)
+    elif isinstance(schema, str | Path):
+        source, schema = str(schema), read_json(str(schema), propose_from="data.csv")
+    return any_schema_from_dict(schema, source=source)
+
+
+def _check_kind(records: Any, schema: AnySchema) -> None:
+    """Raises UserError unless the records are of the kind that the schema describes."""
+    kind = "a table" if isinstance(records, pd.DataFrame) else "texts" if isinstance(records, Texts) else "images"
+    if kind == "images" and not (isinstance(records, list | tuple) and len(records) == 2):
+        raise UserError(
+            f"the records are {type(records).__name__!r}: give a DataFrame, Images(pixels, labels) or "
+            "Texts(texts, labels)"
+        )
+    wanted, remedy = "a table", "a DataFrame"
+    if isinstance(schema, ImageSchema):
+        wanted, remedy = "images", "Images(pixels, labels)"
+    elif isinstance(schema, TextSchema):
+        wanted, remedy = "texts", f"a DataFrame with the column {schema.text!r}, or Texts(texts, labels)"
+    if kind != wanted and (kind, wanted) != ("a table", "texts"):
+        raise UserError(
+            f"the records are {kind}, and the schema describes {wanted}: give {remedy}, or the schema of {kind}"
+        )
+
+
+def _conform_images(records: Any, schema: ImageSchema) -> Images:
     """The images as arrays of the schema's shape."""
-    pixels, labels = np.asarray(images.pixels), np.asarray(images.labels)
+    pixels, labels = (np.asarray(array) for array in records)
     if pixels.dtype != np.uint8 or pixels.shape[1:] != schema.shape or labels.shape != pixels.shape[:1]:
         raise UserError(
             f"the images are {pixels.dtype} {list(pixels.shape)} with labels {list(labels.shape)}: give uint8 pixels "
@@ -83,25 +115,6 @@ def _conform_images(images: Images, schema: ImageSchema) -> Images:
         raise UserError(f"the labels are {labels.dtype}: give whole numbers from 0 to {len(schema.classes) - 1}")
     check_labels(labels, schema, "the set of images given")
     return Images(pixels, labels.astype(np.int32))
-
-
-def _read_table_schema(schema: Any) -> Schema:
-    if isinstance(schema, str | Path):
-        schema = read_schema(str(schema))
-    elif isinstance(schema, Mapping):
-        schema = schema_from_dict(dict(schema))
-    if isinstance(schema, ImageSchema):
-        raise UserError("the records are a table, and the schema describes images: give the table's Schema, or Images")
-    check_schema(schema)
-    return schema
-
-
-def _read_images_schema(schema: Any) -> ImageSchema:
-    if isinstance(schema, str | Path):
-        return read_image_schema(str(schema))
-    if isinstance(schema, Schema):
-        raise UserError("the records are images, and the schema describes a table: give an ImageSchema, or a DataFrame")
-    return image_schema_from_dict(dict(schema) if isinstance(schema, Mapping) else image_schema_to_dict(schema))
 
 
 def list_models() -> list[str]:

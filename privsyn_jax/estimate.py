@@ -16,12 +16,12 @@ from privsyn_jax.training.dp_sgd import make_step
 from privsyn_jax.training.placement import place
 from privsyn_jax.training.state import initial_state
 from privsyn_jax.training.step import many_steps
-from privsyn_jax.types import ImageSchema, Schema
+from privsyn_jax.types import AnySchema
 
 _STEPS = 3
 
 
-def estimate(settings: Settings, schema: Schema | ImageSchema, plan: Plan) -> list[str]:
+def estimate(settings: Settings, schema: AnySchema, plan: Plan) -> list[str]:
     """Lines on parameters, device memory and training time on this machine.
 
     The step is compiled and run on random records, as many as the schema's public num_records.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from privsyn_jax.plan import Plan
-from privsyn_jax.types import ImageSchema, Schema
+from privsyn_jax.types import AnySchema
 
 _PURPOSE = {
     "categories": "values of columns whose categories are not public",
@@ -17,11 +17,14 @@ _PURPOSE = {
     "covariances": "how images of a class vary",
     "covariances of cells": "the same in parts of every class",
     "mean embedding": "random features of every class, which the generator is to match",
+    "vocabulary": "frequent words that no public list has",
+    "words by class": "how frequent every word is in every class",
+    "pairs of words": "which words follow which",
     "training": "everything else that the generator learns",
 }
 
 
-def plan_lines(plan: Plan, schema: Schema | ImageSchema) -> list[str]:
+def plan_lines(plan: Plan, schema: AnySchema) -> list[str]:
     """The budget table and the mechanism in words."""
     target = f"epsilon {plan.epsilon:.4g}" if plan.has_noise else "NOT PRIVATE"
     lines = [f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}"]

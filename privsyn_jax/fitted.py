@@ -17,13 +17,12 @@ from privsyn_jax.files import write_json
 from privsyn_jax.modalities import modality_of
 from privsyn_jax.report import privacy_markdown
 from privsyn_jax.settings import Settings, settings_from_dict
-from privsyn_jax.transforms import transform_from_dict
-from privsyn_jax.transforms.discretize import Discretizer
-from privsyn_jax.transforms.images import ImageTransform
-from privsyn_jax.types import ImageSchema, Params, Schema, UserError
+from privsyn_jax.transforms import Transform, transform_from_dict
+from privsyn_jax.types import AnySchema, Params, UserError
 from privsyn_jax.workdir import plain
 
 _FORMAT = 1
+_BLOCK = 128  # records whose likelihood is taken at once
 
 
 class Run:
@@ -32,7 +31,7 @@ class Run:
     def __init__(
         self,
         settings: Settings,
-        transform: Discretizer | ImageTransform,
+        transform: Transform,
         params: Params,
         privacy: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
@@ -46,8 +45,13 @@ class Run:
         self._generator = self._modality.build_generator(settings, transform)
 
     @property
-    def schema(self) -> Schema | ImageSchema:
+    def schema(self) -> AnySchema:
         return self._transform.schema
+
+    @property
+    def transform(self) -> Transform:
+        """Records to encoded examples and back."""
+        return self._transform
 
     def with_dtypes(self, dtypes: Mapping[str, str]) -> Run:
         """The same run, whose `sample` gives these pandas dtypes by column. They are facts about the table."""
@@ -56,12 +60,13 @@ class Run:
         return Run(self._settings, self._transform, self._params, privacy, dtypes)
 
     def sample(self, num_samples: int, *, conditions: Mapping[str, Any] | None = None, seed: int | None = None) -> Any:
-        """Synthetic records: a table with the columns, order and dtypes of the training table, or Images. Costs no
-        privacy.
+        """Synthetic records: a table with the columns, order and dtypes of the training table, Images, or a table of
+        texts and labels. Costs no privacy.
 
         Args:
-          num_samples: rows or images.
-          conditions: column -> value, list of values, or {"min": ..., "max": ...}; of images: "label" -> class or list.
+          num_samples: rows, images or texts.
+          conditions: column -> value, list of values, or {"min": ..., "max": ...}; of images and texts: "label" ->
+            class or list.
           seed: repeats a sample; by default every call draws anew.
         """
         if num_samples < 1:
@@ -72,10 +77,28 @@ class Run:
         return self._modality.finish(drawn, self.schema, self._dtypes)
 
     def synthesize(self, num_samples: int, *, conditions: Mapping[str, Any] | None, key: jax.Array) -> Any:
-        """`sample` in canonical dtypes, with the acceptance report; see synthesis.sampler and synthesis.images."""
+        """`sample` in canonical dtypes, with the acceptance report; see synthesis.sampler and synthesis.labelled."""
         return self._modality.synthesize(
             self._generator, self._params, self._transform, num_samples=num_samples, conditions=conditions, key=key
         )
+
+    def negative_log_likelihood(self, records: Any, *, key: jax.Array) -> np.ndarray | None:
+        """Nats of every record, float64 [n], or bounds from above on average; None where the generator knows none.
+
+        Args:
+          records: as the data set gives them.
+        """
+        function = self._generator.negative_log_likelihood
+        if function is None:
+            return None
+        encoded = self._transform.encode(records)
+        num_records, params = len(jax.tree.leaves(encoded)[0]), jax.device_put(self._params)
+        block_nats, found = jax.jit(jax.vmap(function, in_axes=(None, 0, 0))), []
+        for start in range(0, num_records, _BLOCK):
+            rows = np.minimum(np.arange(start, start + _BLOCK), num_records - 1)
+            keys = jax.random.split(jax.random.fold_in(key, start), _BLOCK)
+            found.append(block_nats(params, jax.tree.map(lambda array, rows=rows: array[rows], encoded), keys))
+        return np.concatenate(jax.device_get(found)).astype(np.float64)[:num_records]
 
     def write_records(self, records: Any, folder: Path) -> None:
         """Writes synthetic records into an existing folder, as a release has them."""
@@ -98,7 +121,7 @@ class Run:
         model = folder / "model"
         model.mkdir()
         flat: dict[str, Any] = dict(flatten_dict(jax.tree.map(np.asarray, dict(self._params)), sep="/"))
-        np.savez(model / "params.npz", **flat)
+        np.savez_compressed(model / "params.npz", **flat)
         write_json(
             model / "model.json",
             {

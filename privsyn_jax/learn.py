@@ -18,12 +18,12 @@ from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.training.processes import hear
 from privsyn_jax.training.purchases import Purchases
-from privsyn_jax.types import ImageSchema, Schema
+from privsyn_jax.types import AnySchema
 
 
 def learn(
     records: Private[Any],
-    schema: Schema | ImageSchema,
+    schema: AnySchema,
     plan: Plan,
     settings: Settings,
     attempt: Attempt,
@@ -68,7 +68,7 @@ def learn(
     return Run(settings, transform, params, statement)
 
 
-def learn_along(records: Private[Any], schema: Schema | ImageSchema, plan: Plan, settings: Settings) -> None:
+def learn_along(records: Private[Any], schema: AnySchema, plan: Plan, settings: Settings) -> None:
     """`learn` in the processes that compute along with process 0, see `training.processes`."""
     modality = modality_of(schema)
     while (bought := hear()) is not None:

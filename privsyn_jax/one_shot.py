@@ -1,4 +1,4 @@
-"""Generators that learn from a few noisy sums: which of them a run buys, and what is made of the sums."""
+"""Noisy sums that generators learn from or start from: which of them a run buys, and what is made of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from privsyn_jax.models import IMAGE_GENERATORS, ONE_SHOT, class_gaussian
+from privsyn_jax.models import IMAGE_GENERATORS, ONE_SHOT, TEXT_GENERATORS, class_gaussian
 from privsyn_jax.settings import Settings
-from privsyn_jax.types import Generator, ImageSchema, Params
+from privsyn_jax.transforms.texts import TextTransform
+from privsyn_jax.types import Generator, ImageSchema, Params, UserError
 
 
 class NoisySums(NamedTuple):
-    """Released sums, one for each stage; see `privacy.release.embedding_sum`."""
+    """Released sums, one for each stage; see `privacy.release.embedding_sum` and `sparse_sum`."""
 
-    sums: tuple[np.ndarray, ...]  # float64 [num_groups, m]
+    sums: tuple[np.ndarray, ...]  # float64 [num_groups, m], or [size]
     stddevs: tuple[float, ...]  # of the noise of each entry
 
 
@@ -27,7 +28,7 @@ class Buyer(NamedTuple):
     share: float
 
 
-def buyer_of(settings: Settings, schema: ImageSchema) -> Buyer | None:
+def image_buyer(settings: Settings, schema: ImageSchema) -> Buyer | None:
     """The model itself, if it learns in one shot, or what its warm start is drawn from; or None."""
     shape_and_classes = {"image_shape": schema.shape, "num_classes": len(schema.classes)}
     if settings.model["name"] in ONE_SHOT:
@@ -47,10 +48,50 @@ def buyer_of(settings: Settings, schema: ImageSchema) -> Buyer | None:
     return Buyer(generator, settings.privacy.budget.warm_start)
 
 
-def absorb(generator: Generator, bought: NoisySums, *, seed: int, num_stages: int | None = None) -> Params:
-    """Parameters after the first stages, by default all."""
+def text_generator(settings: Settings, transform: TextTransform) -> Generator:
+    """The generator of texts named by the settings.
+
+    Raises:
+      UserError: an argument that the generator refuses.
+    """
+    arguments = dict(settings.model)
+    make = TEXT_GENERATORS[arguments.pop("name")]
+    try:
+        return make(
+            num_tokens=transform.tokenizer.size,
+            num_classes=transform.num_classes,
+            length=transform.max_length,
+            ranks=transform.tokenizer.ranks,
+            **arguments,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the section model of the settings does not fit: {error}") from None
+
+
+def text_buyer(settings: Settings, transform: TextTransform) -> Buyer | None:
+    """The model itself, which learns from noisy counts or starts from them; None if it gets no share of the budget."""
+    budget = settings.privacy.budget
+    share = 1.0 - (budget.vocabulary if settings.tokens.is_bought else 0.0)
+    if settings.model["name"] not in ONE_SHOT:
+        share = budget.ngrams
+    return Buyer(text_generator(settings, transform), share) if share > 0 else None
+
+
+def absorb(
+    generator: Generator,
+    bought: NoisySums,
+    *,
+    seed: int,
+    num_stages: int | None = None,
+    params: Params | None = None,
+) -> Params:
+    """Parameters after the first stages, by default all.
+
+    Args:
+      params: to start from; by default the generator's first ones.
+    """
     key = jax.random.key(seed)
-    params = generator.init(key)
+    params = generator.init(key) if params is None else params
     stages: Sequence = generator.stages[:num_stages]
     for number, (stage, noisy_sum, stddev) in enumerate(zip(stages, bought.sums, bought.stddevs, strict=False)):
         params = stage.absorb(params, noisy_sum, stddev, jax.random.fold_in(key, number))

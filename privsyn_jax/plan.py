@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from privsyn_jax.models import ONE_SHOT, USES_MARGINALS
-from privsyn_jax.one_shot import buyer_of
+from privsyn_jax.one_shot import Buyer, image_buyer, text_buyer
 from privsyn_jax.privacy import accounting, filters, schedules, search
 from privsyn_jax.privacy.calibration import calibrate_scale
 from privsyn_jax.privacy.filters import Filter
@@ -18,7 +18,8 @@ from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.privacy_settings import AdaptiveSettings
 from privsyn_jax.settings import Settings
 from privsyn_jax.transforms.discretize import unknown_columns
-from privsyn_jax.types import ImageSchema, Schema, UserError
+from privsyn_jax.transforms.texts import public_transform
+from privsyn_jax.types import AnySchema, ImageSchema, TextSchema, UserError
 
 CATEGORY_DELTA_SHARE = 0.1  # of delta, for values that only one record holds
 _SCORE_SHARE = 0.1  # of the marginals' budget, to choose the pairs
@@ -65,7 +66,7 @@ class Plan:
     Attributes:
       epsilon: of the whole run (target, or computed from noise_multiplier); inf without noise.
       delta: of the whole run.
-      category_delta: the part of delta that releases of unknown categories use.
+      category_delta: the part of delta that releases of unknown categories, or of a vocabulary, use.
       releases: Gaussian releases before training, in order.
       levels: of DP-SGD, in order; with adaptive noise the one level that it is measured by; none for a generator that
         learns from one release.
@@ -137,7 +138,7 @@ class Plan:
         return plain
 
 
-def make_plan(settings: Settings, schema: Schema | ImageSchema) -> Plan:
+def make_plan(settings: Settings, schema: AnySchema) -> Plan:
     """Budget shares and schedules to noise: the whole run's epsilon is at most the target and close to it.
 
     Raises:
@@ -150,11 +151,11 @@ def make_plan(settings: Settings, schema: Schema | ImageSchema) -> Plan:
             f"{privacy.adaptive.num_blocks}: the rule 'loss' needs blocks of several steps, so lower num_blocks"
         )
     delta = privacy.delta or 1.0 / schema.num_records**1.1
-    if isinstance(schema, ImageSchema) and settings.model["name"] in ONE_SHOT:
+    if settings.model["name"] in ONE_SHOT:
         return _plan_for_stages(settings, schema, delta)
     levels, num_groups = _relative_levels(settings, schema)
     shares = _shares(settings, schema)
-    category_delta = CATEGORY_DELTA_SHARE * delta if "categories" in shares else 0.0
+    category_delta = _category_delta(shares, delta)
     common = {
         "delta": delta,
         "category_delta": category_delta,
@@ -190,8 +191,8 @@ def make_plan(settings: Settings, schema: Schema | ImageSchema) -> Plan:
     return Plan(epsilon=epsilon, releases=releases, levels=_scaled(levels, scale), adaptive=adaptive, **common)
 
 
-def _plan_for_stages(settings: Settings, schema: ImageSchema, delta: float) -> Plan:
-    """All of the budget for the noisy sums that a one-shot generator learns from."""
+def _plan_for_stages(settings: Settings, schema: AnySchema, delta: float) -> Plan:
+    """All of the budget for what a one-shot generator learns from: noisy sums and, of texts, a bought vocabulary."""
     privacy = settings.privacy
     if privacy.adaptive.rule:
         raise UserError(
@@ -199,27 +200,33 @@ def _plan_for_stages(settings: Settings, schema: ImageSchema, delta: float) -> P
             "steps: set the rule to ''"
         )
     shares, scale, epsilon = _shares(settings, schema), 0.0, math.inf
+    category_delta = _category_delta(shares, delta)
     if privacy.is_private and privacy.epsilon is not None:
         epsilon = privacy.epsilon
         try:
-            scale = calibrate_scale([], [(1.0, share**-0.5, 1) for share in shares.values()], epsilon, delta)
+            steps = [(1.0, share**-0.5, 1) for share in shares.values()]
+            scale = calibrate_scale(_release_events((), category_delta), steps, epsilon, delta)
         except ValueError as error:
             raise UserError(f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it") from None
     elif privacy.is_private:
         scale = float(privacy.noise_multiplier or 0.0)
     releases = tuple(Release(name, share, scale / math.sqrt(share)) for name, share in shares.items())
     if privacy.is_private and privacy.epsilon is None:
-        epsilon = accounting.epsilon_of([release.event for release in releases], delta)
+        epsilon = accounting.epsilon_of(_release_events(releases, category_delta), delta)
     return Plan(
         epsilon=epsilon,
         delta=delta,
-        category_delta=0.0,
+        category_delta=category_delta,
         releases=releases,
         levels=(),
         num_groups=1,
         adaptive=None,
         warnings=_warnings(settings, schema, delta),
     )
+
+
+def _category_delta(shares: dict[str, float], delta: float) -> float:
+    return CATEGORY_DELTA_SHARE * delta if {"categories", "vocabulary"} & set(shares) else 0.0
 
 
 def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.Event]:
@@ -238,7 +245,7 @@ def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.E
     return events
 
 
-def _relative_levels(settings: Settings, schema: Schema | ImageSchema) -> tuple[tuple[Level, ...], int]:
+def _relative_levels(settings: Settings, schema: AnySchema) -> tuple[tuple[Level, ...], int]:
     """Levels whose noise multipliers are relative, and the sampler's number of groups."""
     privacy, training, num_records = settings.privacy, settings.training, schema.num_records
     schedule = privacy.schedule
@@ -295,15 +302,19 @@ def _filter(level: Level, adaptive: AdaptivePlan) -> Filter:
     )
 
 
-def _shares(settings: Settings, schema: Schema | ImageSchema) -> dict[str, float]:
+def _shares(settings: Settings, schema: AnySchema) -> dict[str, float]:
     """Share of the budget of every Gaussian release that this run will make, in order."""
     budget = settings.privacy.budget
     shares = {}
     if isinstance(schema, ImageSchema):
         if settings.warm_start.buys:
             _need("warm_start", budget.warm_start, "for bought images, or change warm_start.images")
-        buyer = buyer_of(settings, schema)
-        return {stage.name: buyer.share * stage.share for stage in buyer.generator.stages} if buyer is not None else {}
+        return _stage_shares(image_buyer(settings, schema))
+    if isinstance(schema, TextSchema):
+        if settings.tokens.is_bought:
+            _need("vocabulary", budget.vocabulary, "to buy words, or set tokens.vocabulary='english'")
+            shares["vocabulary"] = budget.vocabulary
+        return {**shares, **_stage_shares(text_buyer(settings, public_transform(schema, settings.tokens)))}
     unknown = unknown_columns(schema)
     if unknown:
         _need(
@@ -323,6 +334,10 @@ def _shares(settings: Settings, schema: Schema | ImageSchema) -> dict[str, float
         shares["pair scores"] = _SCORE_SHARE * rest
         shares["pair marginals"] = (1 - _SCORE_SHARE) * rest
     return shares
+
+
+def _stage_shares(buyer: Buyer | None) -> dict[str, float]:
+    return {stage.name: buyer.share * stage.share for stage in buyer.generator.stages} if buyer is not None else {}
 
 
 def _need(name: str, share: float, purpose: str) -> None:
@@ -383,7 +398,7 @@ def _epsilon_for_noise(
         raise unusable from None
 
 
-def _warnings(settings: Settings, schema: Schema | ImageSchema, delta: float) -> tuple[str, ...]:
+def _warnings(settings: Settings, schema: AnySchema, delta: float) -> tuple[str, ...]:
     found = []
     if not settings.privacy.enabled:
         found.append("NOT PRIVATE: privacy.enabled is False, so gradients were neither clipped nor noised.")

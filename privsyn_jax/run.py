@@ -30,13 +30,13 @@ from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.training.attempt import open_attempt
 from privsyn_jax.training.processes import Leader, agree
 from privsyn_jax.training_log import TrainingLog, check_tensorboard, read_training_log
-from privsyn_jax.types import ImageSchema, Records, Schema, UserError
+from privsyn_jax.types import AnySchema, Records, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain
 
 _CURVE_POINTS = 12
 
 
-def prepare(settings: Settings) -> tuple[Schema | ImageSchema, Plan]:
+def prepare(settings: Settings) -> tuple[AnySchema, Plan]:
     """Checks the settings against public facts and plans the spending; opens no private row.
 
     Raises:
@@ -106,7 +106,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         lap("sampling")
         if settings.evaluation.enabled:
             announce("evaluating against real records (stays private)")
-            modality.evaluate(records, synthetic, schema, settings, workdir)
+            modality.evaluate(run, records, synthetic, schema, settings, workdir)
             lap("evaluation")
         write_json(workdir.private / "timing.json", seconds)
         _write_page(records, synthetic, schema, plan, curve, settings, workdir)
@@ -126,7 +126,7 @@ def summary(workdir: Workdir, modality: Modality) -> list[str]:
 
 def _train(
     records: Records,
-    schema: Schema | ImageSchema,
+    schema: AnySchema,
     plan: Plan,
     curve: list[tuple[int, float]],
     settings: Settings,

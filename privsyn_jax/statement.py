@@ -13,7 +13,7 @@ from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.second_opinion import confirm
 from privsyn_jax.settings import Settings
-from privsyn_jax.types import ImageSchema, Schema
+from privsyn_jax.types import AnySchema, Schema
 
 _PACKAGES = ("privsyn_jax", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "pandas", "scikit-learn")
 
@@ -31,7 +31,7 @@ def privacy_statement(
     ledger: Ledger,
     plan: Plan,
     settings: Settings,
-    schema: Schema | ImageSchema,
+    schema: AnySchema,
     path: Sequence[Mapping[str, Any]],
     *,
     warnings: Sequence[str] = (),
@@ -72,7 +72,7 @@ def privacy_statement(
     }
 
 
-def declared_public(schema: Schema | ImageSchema) -> list[str]:
+def declared_public(schema: AnySchema) -> list[str]:
     """The facts that the guarantee takes as known to everyone, in sentences."""
     facts = [
         *modality_of(schema).public_facts(schema),

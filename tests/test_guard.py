@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from launch.config import to_settings, to_study
 from privsyn_jax.data import DATASETS, Dataset, adult
 from privsyn_jax.data.images.content import hash_images
+from privsyn_jax.data.texts import grammar
+from privsyn_jax.data.texts.content import hash_texts
 from privsyn_jax.learn import learn
 from privsyn_jax.plan import make_plan
 from privsyn_jax.privacy.guard import Opening, Private, PrivateFolder, UnchargedAccess
@@ -23,7 +25,7 @@ from privsyn_jax.privacy.secret import Secret
 from privsyn_jax.run import execute
 from privsyn_jax.settings import DataSettings, settings_from_dict
 from privsyn_jax.training.attempt import Attempt
-from privsyn_jax.types import Column, Images, ImageSchema, Records, Schema
+from privsyn_jax.types import Column, Images, ImageSchema, Records, Schema, TextSchema
 
 ROOT = Path(__file__).parent.parent
 EVENT = {"kind": "gaussian", "noise_multiplier": 4.0, "count": 1}
@@ -102,9 +104,11 @@ _FAST = (  # stand for the rest by default
     "configs/adult_tvae.py",
     "configs/csv.py",
     "configs/digits_class_gaussian.py",
+    "configs/grammar_ngram.py",
     "configs/quickstart.py",
 )
 _IMAGES = ("cifar10", "digits", "mnist")
+_TEXTS = ("grammar", "imdb")
 _SMALLER = {  # arguments of generators, where they have them
     "channels": (8,),
     "generator_channels": (8,),
@@ -112,6 +116,8 @@ _SMALLER = {  # arguments of generators, where they have them
     "num_frequencies": 6,
     "num_sampling_steps": 2,
     "num_steps": 3,
+    "latent_dim": 3,
+    "released_dim": 2,
     "width": 8,
 }
 
@@ -134,6 +140,16 @@ def few_random_images(dataset: Dataset) -> Dataset:
     def load(settings, schema):
         train, test = random_images(schema, 400, 0), random_images(schema, 100, 1)
         return Records(schema, Private(train), Private(test), hash_images(train, test), Private({}))
+
+    return Dataset(lambda settings: dataclasses.replace(dataset.read_schema(settings), num_records=400), load)
+
+
+def few_texts(dataset: Dataset) -> Dataset:
+    """A published set of texts with a few hundred made-up ones in its place."""
+
+    def load(settings, schema):
+        train, test = grammar.draw(400, seed=0), grammar.draw(100, seed=1)
+        return Records(schema, Private(train), Private(test), hash_texts(train, test), Private({}))
 
     return Dataset(lambda settings: dataclasses.replace(dataset.read_schema(settings), num_records=400), load)
 
@@ -195,6 +211,10 @@ def _shrunk(config: ConfigDict, folder: Path) -> ConfigDict:
         config.warm_start.num_frequencies = 6
         with config.unlocked():
             config.model.update({name: value for name, value in _SMALLER.items() if name in config.model})
+    if config.data.name in _TEXTS:
+        config.tokens.max_length, config.tokens.num_words = 12, 200
+        config.evaluation.lstm_steps, config.evaluation.lstm_length = 2, 8
+        config.model.update({name: value for name, value in _SMALLER.items() if name in config.model})
     return config
 
 
@@ -244,7 +264,8 @@ def run_watched(config: ConfigDict, workdir: Path) -> None:
     booked = [(entry["name"], entry["event"]) for entry in report["ledger"]]
     for receipt in watch.receipts:
         assert [(entry.name, entry.event) for entry in receipt.ledger.entries] == booked, receipt
-    assert watch.mapped == {"ImageTransform.encode" if config.data.name in _IMAGES else "Discretizer.encode"}
+    transform = "Image" if config.data.name in _IMAGES else "Text" if config.data.name in _TEXTS else None
+    assert watch.mapped == {f"{transform}Transform.encode" if transform else "Discretizer.encode"}
 
 
 @pytest.mark.parametrize("name", configs())
@@ -252,6 +273,8 @@ def test_no_config_opens_private_records_uncharged(name, tmp_path, monkeypatch):
     monkeypatch.setattr(adult, "check_published", lambda *_, **__: None)
     for data in _IMAGES:
         monkeypatch.setitem(DATASETS, data, few_random_images(DATASETS[data]))
+    for data in _TEXTS:
+        monkeypatch.setitem(DATASETS, data, few_texts(DATASETS[data]))
     small_adult(tmp_path)
     small_table(tmp_path)
     for number, config in enumerate(small_settings(name, tmp_path)):
@@ -358,8 +381,48 @@ def test_images_are_opened_once_for_every_charge_and_in_its_order(kind, names):
     assert 0.97 <= run.privacy["epsilon"] <= 1.0
 
 
+TEXT_SCHEMA = TextSchema(("negative", "positive"), 400)
+
+
+def text_run_of(model, vocabulary="english"):
+    sections = {
+        "model": {"name": model},
+        "tokens": {"vocabulary": vocabulary, "max_length": 12, "num_words": 200},
+        "privacy": {"epsilon": 1.0, "delta": 1e-4},
+        "training": {"num_steps": 4, "steps_per_dispatch": 2, "expected_batch_size": 32},
+    }
+    if model != "ngram":
+        sections["model"] |= {"width": 8, "released_dim": 2}
+    settings, records, ledger = settings_from_dict(sections), Private(grammar.draw(400, seed=0)), Ledger()
+    plan = make_plan(settings, TEXT_SCHEMA)
+    return records, learn(records, TEXT_SCHEMA, plan, settings, Attempt(Secret.fresh(), ledger)), ledger
+
+
 @pytest.mark.parametrize(
-    "start", [lambda: run_of({}), lambda: image_run_of("one shot"), lambda: image_run_of("warm start")]
+    ("model", "vocabulary", "names"),
+    [
+        ("ngram", "english", ["words by class", "pairs of words"]),
+        ("language_model", "bytes", ["words by class", "pairs of words", "training"]),
+        ("ngram", "bought", ["vocabulary", "words by class", "pairs of words"]),
+    ],
+)
+def test_texts_are_opened_once_for_every_charge_and_in_its_order(model, vocabulary, names):
+    records, run, ledger = text_run_of(model, vocabulary)
+    booked = [entry.name for entry in ledger.entries if entry.event["kind"] != "approximate"]
+    assert [opening.charged_as for opening in records.openings] == booked == names
+    assert 0.97 <= run.privacy["epsilon"] <= 1.0
+    assert len(ledger.entries) == len(names) + (vocabulary == "bought")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: run_of({}),
+        lambda: image_run_of("one shot"),
+        lambda: image_run_of("warm start"),
+        lambda: text_run_of("ngram"),
+        lambda: text_run_of("ngram", "bought"),
+    ],
 )
 def test_a_ledger_that_books_nothing_opens_nothing(start, monkeypatch):
     monkeypatch.setattr(Ledger, "charge", lambda self, name, *_, **__: Receipt(self, name))
@@ -373,6 +436,7 @@ def test_a_ledger_that_books_nothing_opens_nothing(start, monkeypatch):
         ("tables.discretize.fit_purchased", lambda: run_of({})),
         ("images.release.embedding_sum", lambda: image_run_of("one shot")),
         ("images.release.embedding_sum", lambda: image_run_of("warm start")),
+        ("texts.release.sparse_sum", lambda: text_run_of("ngram")),
     ],
 )
 def test_a_mechanism_that_reports_another_event_than_was_charged_is_stopped(mechanism, start, monkeypatch):

@@ -19,7 +19,7 @@ from privsyn_jax.evaluation.images.grid import grid_png
 from privsyn_jax.files import write_bytes, write_json
 from privsyn_jax.modalities.modality import Modality
 from privsyn_jax.models import GENERATORS, IMAGE_GENERATORS
-from privsyn_jax.one_shot import NoisySums, absorb, buyer_of
+from privsyn_jax.one_shot import NoisySums, absorb, image_buyer
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import release
 from privsyn_jax.privacy.guard import Private
@@ -27,11 +27,11 @@ from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
-from privsyn_jax.synthesis.images import synthesize, wanted_classes
+from privsyn_jax.synthesis.labelled import synthesize, wanted_classes
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.warm_up import warm_up
 from privsyn_jax.transforms.images import ImageTransform
-from privsyn_jax.types import Generator, Images, ImageSchema, Params, Records, UserError
+from privsyn_jax.types import Generator, Images, ImageSchema, Params, Records, Stage, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir
 
 
@@ -55,13 +55,13 @@ def buy(
     images: Private[Images], schema: ImageSchema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
 ) -> Purchases:
     """The noisy sums that a one-shot generator learns from, or that a warm start is drawn from; or nothing."""
-    transform, buyer = ImageTransform(schema), buyer_of(settings, schema)
+    transform, buyer = ImageTransform(schema), image_buyer(settings, schema)
     if buyer is None:
         return Purchases(transform, None)
     bought = NoisySums((), ())
     for number, stage in enumerate(buyer.generator.stages):
         planned = plan.release(stage.name)
-        assert planned is not None
+        assert planned is not None and isinstance(stage, Stage)
         params = absorb(buyer.generator, bought, seed=settings.seed, num_stages=number)
         what = "noisy sums of a vector of norm at most 1 for each image"
         receipt = ledger.charge(planned.name, "all images and labels", what, planned.event, upto=1)
@@ -115,7 +115,7 @@ def _warm_images(settings: Settings, bought: Purchases) -> Iterator[tuple[str, I
                 schema.shape, warm.num_images, num_classes=len(schema.classes), seed=settings.seed
             )
         else:
-            buyer = buyer_of(settings, schema)
+            buyer = image_buyer(settings, schema)
             assert buyer is not None and isinstance(bought.released, NoisySums)
             params = absorb(buyer.generator, bought.released, seed=settings.seed)
             images = buyer.generator.sample(params, jax.random.key(settings.seed), warm.num_images, {})
@@ -136,7 +136,10 @@ def write(images: Images, schema: ImageSchema, folder: Path) -> None:
     write_bytes(folder / "grid.png", grid_png(images, schema))
 
 
-def evaluate(records: Records, synthetic: Images, schema: ImageSchema, settings: Settings, workdir: Workdir) -> None:
+def evaluate(
+    run: Any, records: Records, synthetic: Images, schema: ImageSchema, settings: Settings, workdir: Workdir
+) -> None:
+    del run
     train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
     result = evaluate_images(schema, train, test, synthetic, settings=settings.evaluation, seed=settings.seed)
     write_json(workdir.evaluation / "metrics.json", result.metrics)
@@ -148,7 +151,8 @@ def evaluate(records: Records, synthetic: Images, schema: ImageSchema, settings:
     write_json(workdir.evaluation / "details.json", details)
 
 
-def metrics_of(schema: ImageSchema, train: Images, test: Images, synthetic: Images, settings: Settings):
+def metrics_of(run: Any, schema: ImageSchema, train: Images, test: Images, synthetic: Images, settings: Settings):
+    del run
     return evaluate_images(schema, train, test, synthetic, settings=settings.evaluation, seed=settings.seed).metrics
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Modality(NamedTuple):
-    """Tables, or images.
+    """Tables, images, or texts.
 
     Attributes:
       name: in messages, plural.
@@ -23,9 +23,10 @@ class Modality(NamedTuple):
       finish: (records, schema, dtypes) -> the form in which `Run.sample` hands them out.
       write: (records, schema, folder) -> None, writes the synthetic records to be released.
       released_files: what each file of a release is -> its name.
-      evaluate: (records, synthetic, schema, settings, workdir) -> None, writes metrics.json and what the page needs.
+      evaluate: (run, records, synthetic, schema, settings, workdir) -> None, writes metrics.json and what the page
+        needs; run is a fitted.Run.
       render: (common fields of the page, records, synthetic, schema, workdir) -> HTML.
-      metrics: (schema, train, test, synthetic, settings) -> rows of metrics.json.
+      metrics: (run, schema, train, test, synthetic, settings) -> rows of metrics.json.
       schema_to_dict: schema -> plain JSON.
       public_facts: schema -> sentences, first of all that the guarantee takes as known.
     """

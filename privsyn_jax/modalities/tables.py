@@ -145,7 +145,10 @@ def write(frame: pd.DataFrame, schema: Schema, folder: Path) -> None:
     to_file_frame(frame, schema).to_csv(folder / "synthetic.csv", index=False)
 
 
-def evaluate(records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir) -> None:
+def evaluate(
+    run: Any, records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir
+) -> None:
+    del run
     train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
     result = evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed)
     write_json(workdir.evaluation / "metrics.json", result.metrics)
@@ -202,7 +205,7 @@ TABLES = Modality(
     released_files={"synthetic table": "synthetic.csv"},
     evaluate=evaluate,
     render=render,
-    metrics=lambda schema, train, test, synthetic, settings: (
+    metrics=lambda run, schema, train, test, synthetic, settings: (
         evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed).metrics
     ),
     schema_to_dict=schema_to_dict,

@@ -11,15 +11,18 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from privsyn_jax.files import write_json
 from privsyn_jax.privacy.guard import PrivateFolder
 from privsyn_jax.settings import DataSettings
 from privsyn_jax.study.plan import run_hash
 from privsyn_jax.study.results import Results
-from privsyn_jax.types import ImageSchema, Records, Schema, UserError
+from privsyn_jax.types import AnySchema, Records, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
+
+if TYPE_CHECKING:
+    from privsyn_jax.fitted import Run
 
 Batch = Sequence[Mapping[str, Any]]  # the settings of runs that are done together
 
@@ -96,16 +99,16 @@ def run(settings: Mapping[str, Any], folder: str) -> dict[str, Any]:
         checked.synthesis.num_samples or schema.num_records, conditions={}, key=jax.random.key(checked.seed)
     )
     return {
-        **measure(settings, trained.privacy, synthesis.records, schema, records, folder),
+        **measure(settings, trained, synthesis.records, schema, records, folder),
         "seconds": round(time.perf_counter() - started, 2),
     }
 
 
 def measure(
     settings: Mapping[str, Any],
-    privacy: Mapping[str, Any],
+    trained: Run,
     synthetic: Any,
-    schema: Schema | ImageSchema,
+    schema: AnySchema,
     records: Records,
     folder: str,
 ) -> dict[str, Any]:
@@ -115,18 +118,18 @@ def measure(
 
     private = PrivateFolder(Path(folder))
     train, test = records.train.open_under(private), records.test.open_under(private)
-    metrics = modality_of(schema).metrics(schema, train, test, synthetic, settings_from_dict(settings))
+    metrics = modality_of(schema).metrics(trained, schema, train, test, synthetic, settings_from_dict(settings))
     return {
         "settings": dict(settings),
-        "epsilon": privacy["epsilon"],
+        "epsilon": trained.privacy["epsilon"],
         "metrics": {row["metric"]: row["value"] for row in metrics if row["column"] is None},
         "reference": {row["metric"]: row["reference"] for row in metrics if row["column"] is None},
-        "path": privacy["path"],
+        "path": trained.privacy["path"],
     }
 
 
 @functools.lru_cache(maxsize=1)
-def read_records(settings: DataSettings, schema: Schema | ImageSchema) -> Records:
+def read_records(settings: DataSettings, schema: AnySchema) -> Records:
     """The data set, read once per process."""
     from privsyn_jax.data import dataset_of
 

@@ -93,7 +93,7 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
             checked = settings_from_dict(runs[number])
             num_samples = checked.synthesis.num_samples or schema.num_records
             synthesis = trained.synthesize(num_samples, conditions={}, key=jax.random.key(checked.seed))
-            results[number] = measure(runs[number], trained.privacy, synthesis.records, schema, records, folder)
+            results[number] = measure(runs[number], trained, synthesis.records, schema, records, folder)
     seconds = round((time.perf_counter() - started) / len(runs), 2)
     return [{**results[number], "seconds": seconds} for number in range(len(runs))]
 

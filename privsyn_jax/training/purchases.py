@@ -10,15 +10,13 @@ import numpy as np
 
 from privsyn_jax.one_shot import NoisySums
 from privsyn_jax.training.marginals import Marginals
-from privsyn_jax.transforms import transform_from_dict
-from privsyn_jax.transforms.discretize import Discretizer
-from privsyn_jax.transforms.images import ImageTransform
+from privsyn_jax.transforms import Transform, transform_from_dict
 
 
 class Purchases(NamedTuple):
     """Public and released values only."""
 
-    transform: Discretizer | ImageTransform
+    transform: Transform
     released: Marginals | NoisySums | None
 
     def to_bytes(self, notes: dict[str, Any]) -> bytes:

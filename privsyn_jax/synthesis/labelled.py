@@ -1,4 +1,4 @@
-"""Parameters and a key to labelled images, with conditions on the label. Post-processing: no record is read here."""
+"""Parameters and a key to images or texts, with conditions on the label. Post-processing: no record is read here."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ import jax
 import numpy as np
 
 from privsyn_jax.transforms.images import ImageTransform
-from privsyn_jax.types import Generator, Images, ImageSchema, Params, UserError
+from privsyn_jax.transforms.texts import TextTransform
+from privsyn_jax.types import Generator, Images, ImageSchema, Params, Texts, TextSchema, UserError
 
 LABEL = "label"  # the only condition there is
 
 
-class ImageSynthesis(NamedTuple):
-    """Synthetic images, and how conditions were met."""
+class LabelledSynthesis(NamedTuple):
+    """Synthetic images or texts, and how conditions were met."""
 
-    records: Images
+    records: Images | Texts
     exact: tuple[str, ...]  # conditions met by drawing for them
-    rejected_on: tuple[str, ...]  # none: no image is drawn again
+    rejected_on: tuple[str, ...]  # none: no record is drawn again
 
 
 def synthesize(
     generator: Generator,
     params: Params,
-    transform: ImageTransform,
+    transform: ImageTransform | TextTransform,
     *,
     num_samples: int,
     conditions: Mapping[str, Any] | None,
     key: jax.Array,
-) -> ImageSynthesis:
-    """Draws images of all classes evenly, or of those that conditions["label"] names: one name or a list of names.
+) -> LabelledSynthesis:
+    """Draws records of all classes evenly, or of those that conditions["label"] names: one name or a list of names.
 
     Raises:
       UserError: another condition, or a class that the schema does not have.
     """
     wanted = wanted_classes(transform.schema, conditions or {})
     if not wanted:
-        return ImageSynthesis(generator.sample(params, key, num_samples, {}), (), ())
+        return LabelledSynthesis(transform.decode(generator.sample(params, key, num_samples, {})), (), ())
     shares = np.full(len(wanted), num_samples // len(wanted))
     shares[: num_samples % len(wanted)] += 1
     parts = [
@@ -46,15 +47,15 @@ def synthesize(
         for number, share in zip(wanted, shares, strict=True)
         if share
     ]
-    images = Images(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    return ImageSynthesis(images, (LABEL,), ())
+    drawn = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    return LabelledSynthesis(transform.decode(drawn), (LABEL,), ())
 
 
-def wanted_classes(schema: ImageSchema, conditions: Mapping[str, Any]) -> list[int]:
+def wanted_classes(schema: ImageSchema | TextSchema, conditions: Mapping[str, Any]) -> list[int]:
     """Labels that the conditions ask for; none for no condition."""
     for name in conditions:
         if name != LABEL:
-            raise UserError(f"condition on {name!r}: images know the condition {LABEL!r} only, a class or a list")
+            raise UserError(f"condition on {name!r}: only {LABEL!r} can be conditioned on here, a class or a list")
     if LABEL not in conditions:
         return []
     given = conditions[LABEL]

@@ -1,0 +1,18 @@
+r"""IMDB reviews by a recurrent variational autoencoder that starts from bought counts of words and pairs of words.
+
+python -m launch.run --config=configs/imdb_text_vae.py --config.data.dir=FOLDER --workdir=runs/imdb_text_vae
+After the name, joined by commas: gpu, epsilon=NUMBER, smoke; as in :gpu,epsilon=2
+"""
+
+from launch.config import finish_texts, sized_config
+
+
+def get_config(arg=None):
+    config, size = sized_config("text_vae", "imdb", arg)
+    config.training.num_steps, config.training.expected_batch_size = 200, 1024
+    config.training.learning_rate, config.training.ema_decay = 2e-3, 0.98
+    config.synthesis.num_samples = 10_000
+    if size == "gpu":
+        config.tokens.max_length = 256
+        config.training.num_steps, config.training.expected_batch_size = 600, 4096
+    return finish_texts(config, arg)
