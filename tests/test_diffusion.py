@@ -258,7 +258,14 @@ def trained():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"sampler": "ddim", "num_sampling_steps": 25}, {"churn": 10.0}, {"guidance": 2.0}], ids=str
+    "settings",
+    [
+        {},
+        {"sampler": "ddim", "num_sampling_steps": 25},
+        pytest.param({"churn": 10.0}, marks=pytest.mark.slow),
+        pytest.param({"guidance": 2.0}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_trained_model_draws_what_the_label_says(settings):
     drawn = diffusion.make(**ONE_RESOLUTION, label_dropout=0.3, **settings).sample(trained(), jax.random.key(7), 90, {})

@@ -101,11 +101,9 @@ def test_nothing_outside_the_guard_reaches_into_a_wrapper():
 
 
 _FAST = (  # stand for the rest by default
-    "configs/adult_tvae.py",
     "configs/csv.py",
     "configs/digits_class_gaussian.py",
     "configs/grammar_ngram.py",
-    "configs/quickstart.py",
 )
 _IMAGES = ("cifar10", "digits", "mnist")
 _TEXTS = ("grammar", "imdb")

@@ -219,6 +219,7 @@ def test_settings_that_do_not_fit_are_refused_in_one_sentence(plain, message):
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_estimate_opens_no_record(monkeypatch):
     monkeypatch.setattr("privsyn_jax.privacy.guard.Private.open", lambda *_: pytest.fail("a record was opened"))
     settings = settings_from_dict(tiny("language_model"))

@@ -262,6 +262,7 @@ def test_runs_are_grouped_by_the_shape_of_their_program():
     assert [len(part) for part in parts] == [3, 3, 2] and list(itertools.chain(*parts)) == alike
 
 
+@pytest.mark.slow
 def test_a_study_gets_from_a_group_what_it_gets_from_single_runs(tmp_path):
     changes = [{"seed": 0, "privacy.seed": 10}, {"seed": 1, "privacy.seed": 11, "privacy.epsilon": 2.0}]
     runs = [override(BASE, one) for one in changes]
