@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from privsyn_jax.models import ONE_SHOT, USES_MARGINALS
@@ -408,6 +409,11 @@ def _warnings(settings: Settings, schema: AnySchema, delta: float) -> tuple[str,
         found.append(
             "SEEDED NOISE: privacy.seed is set, so whoever knows the seed can take the noise away; "
             "do not publish what comes out."
+        )
+    if isinstance(schema, TextSchema) and settings.tokens.is_a_file:
+        found.append(
+            f"TOKENIZER TAKEN AS PUBLIC: tokens come from {Path(settings.tokens.vocabulary).name}; if that was made "
+            "from the private texts, the guarantee does not cover it."
         )
     if delta >= 1.0 / schema.num_records:
         found.append(

@@ -112,6 +112,10 @@ class TokenSettings:
         """Whether private texts are read for the vocabulary."""
         return self.vocabulary == "bought"
 
+    @property
+    def is_a_file(self) -> bool:
+        return self.vocabulary not in ("english", "bytes", "bought")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:

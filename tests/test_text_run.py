@@ -219,6 +219,19 @@ def test_settings_that_do_not_fit_are_refused_in_one_sentence(plain, message):
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
 
 
+def test_a_tokenizer_from_a_file_is_said_to_be_taken_as_public(tmp_path):
+    (tmp_path / "words.txt").write_text("film\nthe\n")
+    of_file = tiny("ngram", tokens={"vocabulary": str(tmp_path / "words.txt")})
+    for plain, said in ((of_file, 1), (tiny("ngram"), 0)):
+        _, plan = prepare(settings_from_dict(plain))
+        assert (
+            sum(
+                warning.startswith("TOKENIZER TAKEN AS PUBLIC: tokens come from words.txt") for warning in plan.warnings
+            )
+            == said
+        )
+
+
 @pytest.mark.slow
 def test_an_estimate_opens_no_record(monkeypatch):
     monkeypatch.setattr("privsyn_jax.privacy.guard.Private.open", lambda *_: pytest.fail("a record was opened"))
