@@ -58,10 +58,10 @@ def text_generator(settings: Settings, transform: TextTransform) -> Generator:
     make = TEXT_GENERATORS[arguments.pop("name")]
     try:
         return make(
-            num_tokens=transform.tokenizer.size,
             num_classes=transform.num_classes,
             length=transform.max_length,
-            ranks=transform.tokenizer.ranks,
+            frequencies=transform.tokenizer.frequencies,
+            kinds=transform.tokenizer.kinds,
             **arguments,
         )
     except (TypeError, ValueError) as error:

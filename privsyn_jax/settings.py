@@ -16,7 +16,7 @@ from privsyn_jax.types import UserError
 
 _SET_BY_THE_RUN = (
     *("cardinalities", "column_order", "image_shape", "num_classes"),
-    *("num_tokens", "length", "ranks"),
+    *("length", "frequencies", "kinds"),
 )
 
 
@@ -99,7 +99,7 @@ class TokenSettings:
     vocabulary: str = "english"
     max_length: int = 128
     words_per_record: int = 100
-    num_words: int = 10_000
+    num_words: int = 20_000
 
     def __post_init__(self):
         require(self.vocabulary != "", "tokens.vocabulary is empty: give english, bytes, bought or a tokenizer file")

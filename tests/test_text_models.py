@@ -9,17 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ghost_oracle import draw, flat, quick_jit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 from scipy.stats import chisquare
 
 from privsyn_jax.models import ONE_SHOT, TEXT_GENERATORS, language_model, text_sampling, text_vae
+from privsyn_jax.models.word_statistics import END_HEAD
 from privsyn_jax.privacy.clipping import choose, clipped_grad_sum
 from privsyn_jax.privacy.release import clipped_sparse_sum
-from privsyn_jax.transforms.tokens import END, PAD
+from privsyn_jax.transforms.tokens import END, FIRST, PAD
 from privsyn_jax.types import Tokens
 
 NUM_TOKENS, NUM_CLASSES, LENGTH, BATCH = 9, 2, 6, 5
-RANKS = tuple(range(NUM_TOKENS))
+FREQUENCIES = (0.0, 0.1, *(1 / (3 + rank) for rank in range(NUM_TOKENS - 2)))
+KINDS = (0, 0, 0, 0, 0, 0, 1, 1, 1)
+NUM_PAIRED, NUM_HEADS = 3, 5  # END and two words are alone, the others share two heads
 TINY = {"released_dim": 2, "width": 8}
 SMALLER = {
     "language_model": {**TINY, "num_layers": 1, "num_heads": 2, "learned_dim": 3},
@@ -34,7 +40,8 @@ TOKENS = Tokens(IDS, np.array([0, 1, 0, 1, 1], np.int32))
 
 @functools.cache
 def built(name, **arguments):
-    common = {"num_tokens": NUM_TOKENS, "num_classes": NUM_CLASSES, "length": LENGTH, "ranks": RANKS}
+    common = {"num_classes": NUM_CLASSES, "length": LENGTH, "frequencies": FREQUENCIES, "kinds": KINDS}
+    common["num_paired"] = NUM_PAIRED
     return TEXT_GENERATORS[name](**{**common, **SMALLER.get(name, {}), **arguments})
 
 
@@ -84,7 +91,15 @@ def test_init_is_a_function_of_the_key(name):
     generator = built(name)
     params = generator.init(jax.random.key(0))
     assert set(params) == {"private", "public"} and same(params, generator.init(jax.random.key(0)))
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    whole = {name for name, leaf in params["public"].items() if leaf.dtype == jnp.int32}
+    assert whole == {"heads", "alone"} and all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params["private"]))
+    assert all(leaf.dtype == jnp.float32 for name, leaf in params["public"].items() if name not in whole)
+
+
+def test_both_sorts_of_heads_are_tested(name):
+    public = learned(name)["public"]
+    assert np.bincount(public["heads"][END:]).tolist()[:NUM_PAIRED] == [1] * NUM_PAIRED
+    assert (np.bincount(public["heads"][END:])[NUM_PAIRED:] > 1).all() and public["heads"].max() == NUM_HEADS - 1
 
 
 def test_a_one_shot_generator_has_no_loss_and_the_others_have(name):
@@ -192,22 +207,22 @@ def test_samples_are_as_frequent_as_their_likelihood_says(name):
 
 def test_a_language_model_sees_no_token_ahead():
     params = learned("language_model")
-    trunk = language_model.Trunk(LENGTH, NUM_CLASSES, 5, 3, 8, 1, 2, 2)  # every position is a word of its own
+    trunk = language_model.Trunk(LENGTH, NUM_CLASSES, 5, 3, 8, 1, 2, 2)  # every position is a head of its own
     private = {**params["private"], "learned": jnp.zeros((LENGTH + 1, 3)), "bias": jnp.zeros(LENGTH)}
 
     def hidden(by_position):
-        """Of a text whose tokens before have word vectors of their own at every position."""
+        """Of a text whose heads before have vectors of their own at every position."""
         before = jnp.arange(LENGTH)
         return trunk.apply({"params": private}, by_position, before, jnp.int32(0), method="hidden").sum(axis=1)
 
-    by_position = jnp.concatenate([params["public"]["vectors"][IDS[0]], jnp.zeros((1, 5))])
+    by_position = jnp.concatenate([params["public"]["vectors"][params["public"]["heads"][IDS[0]]], jnp.zeros((1, 5))])
     influence = np.abs(np.asarray(jax.jacobian(hidden)(by_position))).max(axis=-1)[:, :LENGTH]
     assert (influence[np.triu_indices(LENGTH, 1)] == 0).all() and (influence[np.tril_indices(LENGTH)] > 0).all()
 
 
 def test_drawing_with_a_cache_follows_the_whole_network():
     generator, params = built("language_model", temperature=1e-3), learned("language_model")
-    drawn = generator.sample(params, jax.random.key(0), 2, {})
+    drawn, heads = generator.sample(params, jax.random.key(0), 2, {}), np.asarray(params["public"]["heads"])
     for ids, label in zip(drawn.ids, drawn.labels, strict=True):
         for position in range(LENGTH):
             if PAD in ids[: position + 1]:
@@ -219,7 +234,8 @@ def test_drawing_with_a_cache_follows_the_whole_network():
                 nats.append(
                     float(generator.negative_log_likelihood(params, Tokens(text, np.int32(label)), jax.random.key(0)))
                 )
-            assert 1 + int(np.argmin(nats)) == ids[position]
+            of_heads = np.bincount(heads[END:], np.exp(-np.array(nats)))
+            assert of_heads.argmax() == heads[ids[position]]
 
 
 def test_the_bound_of_the_vae_lies_above_importance_sampling_and_meets_it_where_nothing_is_latent():
@@ -228,19 +244,20 @@ def test_the_bound_of_the_vae_lies_above_importance_sampling_and_meets_it_where_
     keys = jax.random.split(jax.random.key(1), 4000)
     bound = jax.vmap(generator.negative_log_likelihood, in_axes=(None, None, 0))
     bounds = np.asarray(bound(params, example, jax.random.split(jax.random.key(2), 4000)))
-    network = text_vae.Autoencoder(NUM_TOKENS, NUM_CLASSES, 5, 3, 8, 2)
+    network = text_vae.Autoencoder(NUM_HEADS, NUM_CLASSES, 5, 3, 8, 2)
+    public, label = params["public"], example.labels
+    heads = public["heads"][example.ids]
 
     def log_weight(key):
         """log p(x, z) - log q(z | x), z drawn from q."""
-        variables = {"params": params["private"]}
-        vectors = params["public"]["vectors"]
-        mean, log_variance = network.apply(variables, vectors, example.ids, example.labels, method="encode")
+        variables, vectors = {"params": params["private"]}, public["vectors"]
+        mean, log_variance = network.apply(variables, vectors, heads, jnp.int32(LENGTH), label, method="encode")
         noise = jax.random.normal(key, mean.shape)
         latent = mean + jnp.exp(0.5 * log_variance) * noise
-        before = text_sampling.ids_before(example.ids, NUM_TOKENS)
-        logits = network.apply(variables, vectors, before, jnp.ones(LENGTH), example.labels, latent, method="decode")
-        logits += params["public"]["words"][example.labels][None] + params["public"]["pairs"][before]
-        words = -text_sampling.token_losses(logits, example.ids).sum()
+        before = jnp.concatenate([jnp.array([NUM_HEADS]), heads[:-1]])
+        logits = network.apply(variables, vectors, before, jnp.ones(LENGTH), label, latent, method="decode")
+        log_probs = jax.nn.log_softmax(logits + public["by_class"][label][None] + public["pairs"][before])
+        words = log_probs[jnp.arange(LENGTH), heads].sum() + public["members"][label][example.ids].sum()
         log_prior = -0.5 * jnp.square(latent).sum()
         return words + log_prior + 0.5 * jnp.square(noise).sum() + 0.5 * log_variance.sum()
 
@@ -265,28 +282,101 @@ def test_the_weight_of_the_divergence_rises_and_stays():
 
 
 def test_dropped_words_are_not_seen_by_the_decoder():
-    params, network = learned("text_vae"), text_vae.Autoencoder(NUM_TOKENS, NUM_CLASSES, 5, 3, 8, 2)
+    params, network = learned("text_vae"), text_vae.Autoencoder(NUM_HEADS, NUM_CLASSES, 5, 3, 8, 2)
 
     def decoded(before, keeps):
         variables, vectors = {"params": params["private"]}, params["public"]["vectors"]
         return network.apply(variables, vectors, jnp.asarray(before), keeps, jnp.int32(0), jnp.ones(2), method="decode")
 
-    other = np.where(np.arange(LENGTH) == 2, 8, IDS[0])
-    keeps = jnp.ones(LENGTH)
-    assert not same(decoded(IDS[0], keeps), decoded(other, keeps))
-    assert same(decoded(IDS[0], keeps.at[2].set(0)), decoded(other, keeps.at[2].set(0)))
+    before, keeps = np.arange(LENGTH) % NUM_HEADS, jnp.ones(LENGTH)
+    other = np.where(np.arange(LENGTH) == 2, NUM_HEADS - 1, before)
+    assert not same(decoded(before, keeps), decoded(other, keeps))
+    assert same(decoded(before, keeps.at[2].set(0)), decoded(other, keeps.at[2].set(0)))
+
+
+def sampling(**arguments):
+    plain = {"length": LENGTH, "temperature": 1.0, "top_p": 1.0, "min_length": 0, "label_strength": 1.0}
+    return text_sampling.Sampling(**{**plain, **arguments})
 
 
 @pytest.mark.parametrize("top_p", [0.3, 0.6, 1.0])
-def test_tokens_come_from_the_nucleus_with_their_shares(top_p):
-    logits = jnp.log(jnp.array([0.3, 0.1, 0.4, 0.25, 0.15, 0.1]))  # the first, PAD, can never be drawn
-    keys = jax.random.split(jax.random.key(0), 20_000)
-    pick = functools.partial(text_sampling.draw_token, temperature=1.0, top_p=top_p, min_length=0)
-    drawn = np.bincount(jax.vmap(pick, in_axes=(None, None, 0))(logits, jnp.int32(0), keys), minlength=6) / len(keys)
-    kept = {0.3: [2], 0.6: [2, 3], 1.0: [1, 2, 3, 4, 5]}[top_p]
-    shares = np.zeros(6)
+def test_heads_come_from_the_nucleus_with_their_shares(top_p):
+    logits = jnp.log(jnp.array([0.1, 0.4, 0.25, 0.15, 0.1])) + 3.0
+    uniforms = jax.random.uniform(jax.random.key(0), (20_000,))
+    pick = functools.partial(text_sampling.draw_head, sampling=sampling(top_p=top_p))
+    drawn = jax.vmap(pick, in_axes=(None, None, 0))(logits, jnp.int32(0), uniforms)
+    kept = {0.3: [1], 0.6: [1, 2], 1.0: [0, 1, 2, 3, 4]}[top_p]
+    shares = np.zeros(5)
     shares[kept] = np.exp(np.asarray(logits))[kept]
-    np.testing.assert_allclose(drawn, shares / shares.sum(), atol=5 * 0.5 / math.sqrt(len(keys)))
+    found = np.bincount(drawn, minlength=5) / len(uniforms)
+    np.testing.assert_allclose(found, shares / shares.sum(), atol=5 * 0.5 / math.sqrt(len(uniforms)))
+    assert (found[shares == 0] == 0).all()
+
+
+@functools.cache
+def drawing(**arguments):
+    return quick_jit(functools.partial(text_sampling.draw_head, sampling=sampling(min_length=2, **arguments)))
+
+
+@given(
+    arrays(np.float32, 9, elements=st.floats(-40, 40, width=32)),
+    st.floats(0, 1, exclude_max=True, width=32),
+    st.sampled_from([0.1, 1.0, 3.0]),
+    st.sampled_from([0.05, 0.7, 1.0]),
+    st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=200)
+def test_the_head_drawn_is_possible_and_the_inverse_of_the_distribution(logits, uniform, temperature, top_p, position):
+    pick = drawing(temperature=temperature, top_p=top_p)
+    head = int(pick(jnp.asarray(logits), jnp.int32(position), jnp.float32(uniform)))
+    scaled = logits.astype(np.float64) / temperature
+    if position < 2:
+        scaled[END_HEAD] = -np.inf
+    shares = np.exp(scaled - logsumexp(scaled))
+    above = np.where(shares > shares[head], shares, 0.0).sum()
+    assert 0 <= head < len(logits) and above < top_p + 1e-5  # what is likelier is less than the nucleus
+    assert head != END_HEAD or position >= 2
+    if top_p == 1.0:
+        assert shares[:head].sum() - 1e-5 <= uniform <= shares[: head + 1].sum() + 1e-5
+
+
+def counts_by_label(generator, params, num_samples=40_000):
+    """How often every token is drawn in texts of one token [num_classes, num_tokens]."""
+    drawn = (generator.sample(params, jax.random.key(6), num_samples, {0: label}).ids for label in range(NUM_CLASSES))
+    return np.stack([np.bincount(ids[:, 0], minlength=NUM_TOKENS) for ids in drawn]).astype(np.float64)
+
+
+def apart(values):
+    return values[1] - values[0]
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+def test_label_strength_multiplies_what_classes_differ_by_in_log_odds(strength):
+    params = learned("ngram", length=2)
+    counts = counts_by_label(built("ngram", length=2, label_strength=strength), params)
+    public = {name: np.asarray(table, np.float64) for name, table in params["public"].items()}
+    heads = np.asarray(params["public"]["heads"])
+    by_head = np.stack([np.bincount(heads, row, NUM_HEADS) for row in counts])
+    noise = 5 * np.sqrt(1 / by_head.min() * 4)  # of the difference of four logs of counts
+    learned_by_head = apart(public["by_class"])
+    found = apart(np.log(by_head))
+    np.testing.assert_allclose(found - found[0], strength * (learned_by_head - learned_by_head[0]), atol=noise)
+    learned_by_member, found = apart(public["members"]), apart(np.log(np.maximum(counts, 1)))
+    for head in range(NUM_PAIRED, NUM_HEADS):
+        members = np.flatnonzero(heads[FIRST:] == head) + FIRST
+        noise = 5 * np.sqrt(1 / counts[:, members].min() * 4)
+        np.testing.assert_allclose(
+            found[members] - found[members[0]],
+            strength * (learned_by_member[members] - learned_by_member[members[0]]),
+            atol=noise,
+        )
+
+
+def test_a_label_strength_of_one_draws_what_was_learned():
+    params = learned("ngram")
+    plain, one, two = (built("ngram", **more) for more in ({}, {"label_strength": 1.0}, {"label_strength": 2.0}))
+    drawn = [generator.sample(params, jax.random.key(2), 50, {}).ids for generator in (plain, one, two)]
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
 
 
 def test_no_text_ends_before_its_least_length(name):
@@ -300,6 +390,9 @@ def test_no_text_ends_before_its_least_length(name):
         ({"temperature": 0.0}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
         ({"min_length": LENGTH}, "min_length"),
+        ({"label_strength": 0.0}, "label_strength"),
+        ({"label_strength": -1.0}, "label_strength"),
+        ({"num_paired": 0}, "num_paired"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(name, arguments, says):

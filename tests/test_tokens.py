@@ -32,7 +32,7 @@ PIECES = Pieces(
     (*"abcdefghijklmnopqrstuvwxyz0123456789", "mc", "str"), (*"abcdefghijklmnopqrstuvwxyz0123456789'", "ing", "er")
 )
 WORDS = WordTokenizer(LIST, PIECES)
-ENGLISH = tokenizer_of("english", 10_000)
+ENGLISH = tokenizer_of("english", 5_000)
 BYTES = tokenizer_of("bytes", 1)
 STANDARD_ERRORS = 5.0
 
@@ -201,18 +201,20 @@ def test_merges_are_of_the_most_common_neighbours():
     assert fewer == (learned.beginnings[:36], learned.continuations[:38])
 
 
-def test_the_pieces_shipped_are_those_learned_from_the_words_shipped():
-    learned = learn_pieces(english_words(), num_beginnings=500, num_continuations=700)
+@pytest.mark.slow
+def test_the_pieces_shipped_are_those_learned_from_common_words():
+    words = english_words(20_000)
+    learned = learn_pieces(words, num_beginnings=500, num_continuations=700)
     assert public_pieces() == learned and (len(learned.beginnings), len(learned.continuations)) == (500, 700)
     path = Path(inspect.getfile(learn_pieces)).with_name("pieces.txt")
     comment, *lines = path.read_text().splitlines()
-    assert comment.startswith("# ") and "learn_pieces(english_words(), num_beginnings=500" in comment
+    assert comment.startswith("# ") and "learn_pieces(english_words(20_000), num_beginnings=500" in comment
     assert tuple(lines) == learned.names()
-    assert not set(learned.beginnings) & {word for word in english_words() if len(word) > 1}
+    assert not set(learned.beginnings) & {word for word in words if len(word) > 1}
 
 
 def test_unknown_english_words_take_a_few_tokens_and_no_bytes():
-    words = english_words()
+    words = tuple(english_words(5_000))
     few = WordTokenizer(tuple(word for number, word in enumerate(words) if number % 5))
     unknown = [word for word in words[::5] if word.isalpha()]
     spelled = [few.encode(word) for word in unknown]
@@ -222,21 +224,75 @@ def test_unknown_english_words_take_a_few_tokens_and_no_bytes():
 
 
 @pytest.mark.parametrize("tokenizer", [WORDS, ENGLISH, BYTES], ids=["words", "english", "bytes"])
-def test_every_id_has_a_piece_of_its_own_and_a_rank(tokenizer):
-    assert len(tokenizer.pieces) == len(tokenizer.ranks) == tokenizer.size == len(set(tokenizer.pieces))
-    assert min(tokenizer.ranks) == 0 and tokenizer.ranks[PAD] == max(tokenizer.ranks)
+def test_every_id_has_a_piece_of_its_own(tokenizer):
+    assert len(tokenizer.pieces) == tokenizer.size == len(set(tokenizer.pieces))
     assert all(piece.isprintable() for piece in tokenizer.pieces)
 
 
-@pytest.mark.parametrize("tokenizer", [WORDS, BYTES], ids=["words", "bytes"])
+@pytest.mark.parametrize("words", [(), LIST])
+@pytest.mark.parametrize("word_pieces", [Pieces((), ()), Pieces(("a",), ()), PIECES])
+@pytest.mark.parametrize("marks", [(), ((".", CLOSE),), tuple(MARKS.items())])
+def test_frequencies_are_shares_and_kinds_have_no_gaps(words, word_pieces, marks):
+    assert_guesses_are_valid(WordTokenizer(words, word_pieces, marks))
+
+
+@pytest.mark.parametrize("tokenizer", [ENGLISH, BYTES], ids=["english", "bytes"])
+def test_frequencies_are_shares_of_other_tokenizers_too(tokenizer):
+    assert_guesses_are_valid(tokenizer)
+
+
+def assert_guesses_are_valid(tokenizer):
+    assert len(tokenizer.frequencies) == len(tokenizer.kinds) == tokenizer.size
+    assert tokenizer.frequencies[PAD] == 0.0 < min(tokenizer.frequencies[END:])
+    assert math.fsum(tokenizer.frequencies) == pytest.approx(1.0, rel=1e-12)
+    assert set(tokenizer.kinds) == set(range(max(tokenizer.kinds) + 1))
+
+
+def test_words_share_what_is_theirs_by_their_frequencies():
+    shares = np.array(ENGLISH.frequencies[ENGLISH.first_word :])
+    assert np.all(np.diff(shares) <= 0) and 0.6 < shares.sum() < 0.8
+    words = english_words(5_000)
+    assert shares / shares[0] == pytest.approx(np.array(list(words.values())) / words["the"])
+    assert ENGLISH.frequencies[CAP] > max(ENGLISH.frequencies[UPPER], ENGLISH.frequencies[FLIP])
+    by_place = WORDS.frequencies[WORDS.first_word :]
+    assert by_place[0] / by_place[10] == pytest.approx(2.0)  # 1 / 10 to 1 / 20
+
+
+def test_markers_marks_both_sorts_of_pieces_and_words_are_of_different_kinds():
+    ids = [END, CAP, FIRST_BYTE, FIRST_MARK, WORDS.first_piece, WORDS.first_word - 1, WORDS.first_word, WORDS.size - 1]
+    assert [WORDS.kinds[token] for token in ids] == [0, 0, 0, 1, 2, 3, 4, 4]
+
+
+def test_further_words_get_the_median_of_the_known_frequencies():
+    known = WordTokenizer(("the", "film", "good"), word_frequencies=(0.7, 0.01, 0.001))
+    longer = known.with_words(("balrog", "elf"))
+    assert longer.words == ("the", "film", "good", "balrog", "elf")
+    assert longer.word_frequencies == (0.7, 0.01, 0.001, 0.01, 0.01)
+    assert WORDS.with_words(("elf",)) == WordTokenizer((*LIST, "elf"), PIECES)
+    assert known.with_words(()) == known
+
+
+@pytest.mark.parametrize("frequency", [0.0, -1.0, math.nan, math.inf])
+def test_a_frequency_that_is_no_positive_number_is_refused(frequency):
+    with pytest.raises(UserError, match=f"frequency of the word 'film' is {frequency}: give a finite number above 0"):
+        WordTokenizer(("the", "film"), word_frequencies=(0.5, frequency))
+
+
+def test_frequencies_of_some_words_alone_are_refused():
+    with pytest.raises(UserError, match="1 frequencies are given for 2 words: give one for every word, or none"):
+        WordTokenizer(("the", "film"), word_frequencies=(0.5,))
+
+
+@pytest.mark.parametrize("tokenizer", [WORDS, ENGLISH, BYTES], ids=["words", "english", "bytes"])
 def test_an_equal_tokenizer_is_made_from_its_json(tokenizer):
     again = tokenizer_from_dict(json.loads(json.dumps(tokenizer.to_dict())))
     assert again == tokenizer and hash(again) == hash(tokenizer)
+    assert again.frequencies == tokenizer.frequencies
     assert again.encode("The filming was 😀") == tokenizer.encode("The filming was 😀")
 
 
 def test_the_marks_and_pieces_of_its_json_count_and_not_those_shipped():
-    content = {"kind": "words", "words": ["film"], "marks": [[".", CLOSE]]}
+    content = {"kind": "words", "words": ["film"], "marks": [[".", CLOSE]], "word_frequencies": [0.5]}
     content["word_pieces"] = {"beginnings": ["x"], "continuations": ["s"]}
     tokenizer = tokenizer_from_dict(content)
     assert tokenizer.pieces[FIRST_MARK:] == (".", "x-", "-s", "film")
@@ -251,12 +307,26 @@ def test_an_unknown_kind_is_refused():
         tokenizer_from_dict({"kind": "letters"})
 
 
-def test_english_words_are_a_few_thousand_common_ones_cut_from_the_front():
-    words = english_words()
-    assert 3500 <= len(words) == len(set(words)) <= 5000
-    assert {"the", "don't", "masterpiece", "disappointing", "delicious", "hospital", "seventeen"} <= set(words)
-    assert tokenizer_of("english", 7) == WordTokenizer(words[:7])
-    assert len(ENGLISH.encode("The food was terrible, and we couldn't find our waitress!")) == 13
+def test_english_words_are_common_ones_cut_from_the_front():
+    words = english_words(10_000)
+    assert len(words) == 10_000 and list(words)[:3] == ["the", "to", "and"]
+    assert {"a", "i", "don't", "masterpiece", "disappointing", "delicious", "hospital", "seventeen"} <= set(words)
+    assert {*map(str, range(100)), *map(str, range(1950, 2031))} <= set(words)
+    assert not {"b", "00", "0000", "1st", "café"} & set(words)
+    assert list(words.values()) == sorted(words.values(), reverse=True)
+    assert words["hospital"] == pytest.approx(1e-4, rel=0.5)
+
+
+@pytest.mark.parametrize("num_words", [1, 7, 500, 999])
+def test_fewer_english_words_are_the_first_of_more(num_words):
+    assert list(english_words(num_words).items()) == list(english_words(1_000).items())[:num_words]
+
+
+def test_the_english_tokenizer_knows_the_first_words_and_their_frequencies():
+    words = english_words(7)
+    expected = WordTokenizer(tuple(words), word_frequencies=tuple(words.values()))
+    assert tokenizer_of("english", 7) == expected
+    assert len(ENGLISH.encode("The food was terrible, and we couldn't find our hospital!")) == 13
 
 
 @pytest.mark.parametrize("word", ["Film", "two words", "", "x-y", "'tis", "film ", "a1", "İ"])
@@ -381,7 +451,9 @@ def test_ids_of_other_libraries_are_shifted_and_their_files_embedded(tmp_path, p
     path.unlink()
     assert tokenizer.encode("ba c") == [3, 2, 4, 5]
     assert tokenizer.decode([3, PAD, 2, END, 5]) == "ba" and tokenizer.decode([END]) == ""
-    assert tokenizer.size == size == len(tokenizer.ranks) == len(tokenizer.pieces)
+    assert tokenizer.size == size == len(tokenizer.pieces)
+    assert_guesses_are_valid(tokenizer)
+    assert list(tokenizer.frequencies[FIRST:]) == sorted(tokenizer.frequencies[FIRST:], reverse=True)
     assert tokenizer.pieces[:4] == ("<pad>", "<end>", "a", "b")
     content = json.loads(json.dumps(tokenizer.to_dict()))
     assert tokenizer_from_dict(content) == tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privsyn_jax.models.word_statistics import END_HEAD, WordStatistics
 from privsyn_jax.transforms.tokens import END, PAD
 from privsyn_jax.types import Tokens
 
@@ -17,92 +19,124 @@ _IMPOSSIBLE = -1e9
 _BLOCK = 256  # texts drawn at once
 
 
-def check_sampling(*, temperature: float, top_p: float, min_length: int, length: int) -> None:
-    """Raises ValueError for settings of sampling that make no sense."""
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} must be above 0")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p {top_p} must be above 0, at most 1")
-    if not 0 <= min_length < length:
-        raise ValueError(f"min_length {min_length} must be from 0 to below the {length} tokens of tokens.max_length")
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How texts are drawn.
+
+    Attributes:
+      length: tokens of a text, at most.
+      temperature: logits of heads are divided by it.
+      top_p: only the most likely heads are drawn, as few as have this probability together.
+      min_length: tokens before an END, at least.
+      label_strength: what words by class differ by, in log probability, is multiplied with it. It makes a class clearer
+        in fewer texts, and is none of the texts' own: 1 draws what was learned.
+
+    Raises:
+      ValueError: a setting that makes no sense.
+    """
+
+    length: int
+    temperature: float
+    top_p: float
+    min_length: int
+    label_strength: float
+
+    def __post_init__(self):
+        for name in ("temperature", "label_strength"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} must be above 0, at most 1")
+        if not 0 <= self.min_length < self.length:
+            raise ValueError(
+                f"min_length {self.min_length} must be from 0 to below the {self.length} tokens of tokens.max_length"
+            )
 
 
-def draw_token(
-    logits: jax.Array, position: jax.Array, key: jax.Array, *, temperature: float, top_p: float, min_length: int
-) -> jax.Array:
-    """One id: from the smallest set of most likely ones whose probability is at least top_p, and no END too early.
+def draw_head(logits: jax.Array, position: jax.Array, uniform: jax.Array, sampling: Sampling) -> jax.Array:
+    """One head: from the smallest set of most likely ones whose probability is at least top_p, and no END too early.
 
     Args:
-      logits: float [num_tokens].
+      logits: float [num_heads].
       position: of the token in the text, from 0.
-      key: of the draw.
+      uniform: variate from 0 to below 1: one draw, where jax.random.categorical takes one for every head.
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
     """
-    logits = logits.at[PAD].set(_IMPOSSIBLE)
-    logits = jnp.where(position < min_length, logits.at[END].set(_IMPOSSIBLE), logits) / temperature
-    if top_p < 1.0:
+    early = position < sampling.min_length
+    logits = jnp.where(early, logits.at[END_HEAD].set(_IMPOSSIBLE), logits) / sampling.temperature
+    if sampling.top_p < 1.0:
         ordered = jnp.sort(logits)[::-1]
         before = jnp.cumsum(jax.nn.softmax(ordered)) - jax.nn.softmax(ordered)
-        least = jnp.where(before < top_p, ordered, jnp.inf).min()
+        least = jnp.where(before < sampling.top_p, ordered, jnp.inf).min()
         logits = jnp.where(logits >= least, logits, _IMPOSSIBLE)
-    cumulated = jnp.cumsum(jax.nn.softmax(logits))  # one uniform variate, where categorical() takes one for every id
-    drawn = (cumulated <= jax.random.uniform(key) * cumulated[-1]).sum()
+    cumulated = jnp.cumsum(jax.nn.softmax(logits))
+    drawn = (cumulated <= uniform * cumulated[-1]).sum()
     return jnp.minimum(drawn, len(logits) - 1).astype(jnp.int32)
 
 
 def draw_one(
+    words: WordStatistics,
     start: Callable[..., Any],
     step: Callable[..., tuple[Any, jax.Array]],
+    sampling: Sampling,
     params: Any,
+    shared: jax.Array,
     label: jax.Array,
     key: jax.Array,
-    *,
-    num_tokens: int,
-    length: int,
-    choose: Callable[..., jax.Array],
 ) -> jax.Array:
     """int32 ids [length] of one text.
 
     Args:
-      start: (params, label, key) -> carry, what the network remembers before the first token.
-      step: (params, label, carry, id before, position) -> (carry, logits [num_tokens]); num_tokens as the id before
-        stands for the start of the text.
-      choose: (logits, position, key) -> id, see `draw_token`.
+      start, step: see `sampler`.
+      shared: see `_shared_heads`.
     """
-    start_key, token_key = jax.random.split(key)
+    start_key, draw_key = jax.random.split(key)
+    uniforms = jax.random.uniform(draw_key, (sampling.length, 2))
 
-    def draw(state, position):
+    def draw(state, of_position):
         carry, before, is_over = state
-        carry, logits = step(params, label, carry, before, position)
-        drawn = choose(logits, position, jax.random.fold_in(token_key, position))
+        position, uniform = of_position
+        carry, corrections = step(params, label, carry, before, position)
+        logits = corrections + words.log_weights(params["public"], label, before)
+        head = draw_head(logits, position, uniform[0], sampling)
+        kind = jnp.maximum(head - words.num_alone, 0)
+        of_kind = shared[label, kind]
+        member = jnp.searchsorted(of_kind, uniform[1] * of_kind[-1], side="right")
+        alone = params["public"]["alone"][jnp.minimum(head, words.num_alone - 1)]
+        drawn = jnp.where(head < words.num_alone, alone, jnp.minimum(member, len(of_kind) - 1))
         drawn = jnp.where(is_over, PAD, drawn)
         is_over = is_over | (drawn == END)
-        return (carry, jnp.where(is_over, END, drawn), is_over), drawn
+        return (carry, jnp.where(is_over, END_HEAD, head), is_over), drawn.astype(jnp.int32)
 
-    first = (start(params, label, start_key), jnp.int32(num_tokens), jnp.bool_(False))
-    _, ids = jax.lax.scan(draw, first, jnp.arange(length))
+    first = (start(params, label, start_key), jnp.int32(words.num_heads), jnp.bool_(False))
+    _, ids = jax.lax.scan(draw, first, (jnp.arange(sampling.length), uniforms))
     return ids
 
 
 def sampler(
+    words: WordStatistics,
     start: Callable[..., Any],
     step: Callable[..., tuple[Any, jax.Array]],
-    *,
-    num_tokens: int,
-    num_classes: int,
-    length: int,
-    temperature: float,
-    top_p: float,
-    min_length: int,
+    sampling: Sampling,
 ) -> Callable[..., Tokens]:
-    """`Generator.sample` of texts, see `draw_one`; classes evenly, unless condition 0 sets one."""
-    choose = functools.partial(draw_token, temperature=temperature, top_p=top_p, min_length=min_length)
-    one = functools.partial(draw_one, start, step, num_tokens=num_tokens, length=length, choose=choose)
-    draw_block = jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))
+    """`Generator.sample` of texts; classes evenly, unless condition 0 sets one.
+
+    Args:
+      start: (params, label, key) -> carry, what the network remembers before the first token.
+      step: (params, label, carry, head before, position) -> (carry, corrections [num_heads] of the released logits);
+        num_heads as the head before stands for the start of the text.
+    """
+    one = functools.partial(draw_one, words, start, step, sampling)
+
+    @jax.jit
+    def draw_block(params, labels, keys):
+        params = {**params, "public": _sharpened(params["public"], sampling.label_strength)}
+        draw = jax.vmap(one, in_axes=(None, None, 0, 0))
+        return draw(params, _shared_heads(words, params["public"]), labels, keys)
 
     def sample(params: Any, key: jax.Array, num_samples: int, conditions: Mapping[int, int] | None = None) -> Tokens:
-        labels = np.arange(num_samples, dtype=np.int32) % num_classes
+        labels = np.arange(num_samples, dtype=np.int32) % words.num_classes
         if conditions:
             labels[:] = conditions[0]
         params, found = jax.device_put(params), []
@@ -114,17 +148,17 @@ def sampler(
     return sample
 
 
-def token_losses(logits: jax.Array, ids: jax.Array) -> jax.Array:
-    """Minus log probability of every id [length], 0 for padding; PAD itself can never be drawn.
-
-    Args:
-      logits: float [length, num_tokens].
-    """
-    log_probs = jax.nn.log_softmax(logits.at[:, PAD].set(_IMPOSSIBLE), axis=-1)
-    found = jnp.take_along_axis(log_probs, ids[:, None], axis=-1)[:, 0]
-    return jnp.where(ids == PAD, 0.0, -found)
+def _sharpened(public: Any, strength: float) -> Any:
+    """Tables whose classes differ `strength` times as much."""
+    if strength == 1.0:
+        return public
+    tables = {name: public[name] for name in ("by_class", "members")}
+    means = {name: table.mean(axis=0, keepdims=True) for name, table in tables.items()}
+    return {**public, **{name: means[name] + strength * (table - means[name]) for name, table in tables.items()}}
 
 
-def ids_before(ids: jax.Array, num_tokens: int) -> jax.Array:
-    """The id before every position [length]; num_tokens before the first."""
-    return jnp.concatenate([jnp.full((1,), num_tokens, ids.dtype), ids[:-1]])
+def _shared_heads(words: WordStatistics, public: Any) -> jax.Array:
+    """Cumulated weights of the tokens that share a head [num_classes, number of kinds, num_tokens]."""
+    shared = jnp.arange(words.num_alone, words.num_heads)
+    is_member = (public["heads"][None, :] == shared[:, None]) & (jnp.arange(words.num_tokens) != PAD)[None, :]
+    return jnp.cumsum(jnp.where(is_member[None], jnp.exp(public["members"])[:, None, :], 0.0), axis=-1)

@@ -37,8 +37,7 @@ class TextTransform:
     def with_words(self, words: Sequence[str]) -> TextTransform:
         """The same with further words, the most frequent first, after the public ones."""
         assert isinstance(self.tokenizer, WordTokenizer)
-        longer = dataclasses.replace(self.tokenizer, words=(*self.tokenizer.words, *words))
-        return dataclasses.replace(self, tokenizer=longer)
+        return dataclasses.replace(self, tokenizer=self.tokenizer.with_words(words))
 
     def encode(self, texts: Texts) -> Tokens:
         """int32 ids [n, max_length]: tokens, END where the text ends within the length, PAD."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from privsyn_jax.transforms.tokens.bytes import ByteTokenizer
+from privsyn_jax.transforms.tokens.english import english_words
 from privsyn_jax.transforms.tokens.files import JsonTokenizer, SentencePieceTokenizer, read_words
 from privsyn_jax.transforms.tokens.ids import END, FIRST, PAD
 from privsyn_jax.transforms.tokens.words import WordTokenizer
@@ -25,7 +26,9 @@ class Tokenizer(Protocol):
       kind: its name in `to_dict`.
       size: number of ids, PAD and END included.
       pieces: a readable form of every id.
-      ranks: a public guess of how common every id is, 0 for the most common; ids may share a rank.
+      frequencies: a public guess of the share of every id among the tokens of texts; they sum to 1, PAD has 0 and
+        every other id more than 0.
+      kinds: a small number for every id, from 0 on without gaps; rare ids of one kind are taken to be used alike.
     """
 
     kind: ClassVar[str]
@@ -37,7 +40,10 @@ class Tokenizer(Protocol):
     def pieces(self) -> tuple[str, ...]: ...
 
     @property
-    def ranks(self) -> tuple[int, ...]: ...
+    def frequencies(self) -> tuple[float, ...]: ...
+
+    @property
+    def kinds(self) -> tuple[int, ...]: ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, from FIRST on: neither END nor PAD is among them."""
@@ -55,11 +61,6 @@ class Tokenizer(Protocol):
 _KINDS = {kind.kind: kind for kind in (ByteTokenizer, WordTokenizer, JsonTokenizer, SentencePieceTokenizer)}
 
 
-def english_words() -> tuple[str, ...]:
-    """About 5,000 common English words, in lower case, the most common first; public, see english.txt."""
-    return read_words(Path(__file__).with_name("english.txt"))
-
-
 def tokenizer_of(vocabulary: str, num_words: int) -> Tokenizer:
     """The tokenizer that a setting names.
 
@@ -74,7 +75,8 @@ def tokenizer_of(vocabulary: str, num_words: int) -> Tokenizer:
     if vocabulary == "bytes":
         return ByteTokenizer()
     if vocabulary == "english":
-        return WordTokenizer(english_words()[:num_words])
+        words = english_words(num_words)
+        return WordTokenizer(tuple(words), word_frequencies=tuple(words.values()))
     path = Path(vocabulary)
     match path.suffix.lower():
         case ".txt":

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from privsyn_jax.transforms.tokens.ids import END_RANK, FIRST, byte_ranks, until_end
+from privsyn_jax.transforms.tokens.ids import END_RANK, FIRST, byte_ranks, scaled, until_end, zipf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,12 @@ class ByteTokenizer:
         return ("<pad>", "<end>", *byte_pieces())
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return (self.size, END_RANK, *byte_ranks())
+    def frequencies(self) -> tuple[float, ...]:
+        return (0.0, *scaled(zipf((END_RANK, *byte_ranks()))))
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        return (0,) * self.size
 
     def encode(self, text: str) -> list[int]:
         """Ids of the UTF-8 bytes of a text; UnicodeEncodeError if it holds a lone surrogate."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from privsyn_jax.transforms.tokens.ids import END_RANK, FIRST, until_end
+from privsyn_jax.transforms.tokens.ids import END_RANK, FIRST, scaled, until_end, zipf
 from privsyn_jax.transforms.tokens.units import WORD_FORM, is_word
 from privsyn_jax.types import UserError
 
@@ -71,8 +71,12 @@ class JsonTokenizer:
         return ("<pad>", "<end>", *(f"<{number}>" if piece is None else piece for number, piece in enumerate(found)))
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return _ranks(self.size)
+    def frequencies(self) -> tuple[float, ...]:
+        return _frequencies(self.size)
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        return (0,) * self.size
 
     def encode(self, text: str) -> list[int]:
         return [FIRST + number for number in self._tokenizer.encode(text, add_special_tokens=False).ids]
@@ -135,8 +139,12 @@ class SentencePieceTokenizer:
         return ("<pad>", "<end>", *(self._processor.id_to_piece(number) for number in range(self.size - FIRST)))
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        return _ranks(self.size)
+    def frequencies(self) -> tuple[float, ...]:
+        return _frequencies(self.size)
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        return (0,) * self.size
 
     def encode(self, text: str) -> list[int]:
         return [FIRST + number for number in self._processor.encode(text, out_type=int)]
@@ -177,9 +185,9 @@ def _library(name: str) -> Any:
         ) from None
 
 
-def _ranks(size: int) -> tuple[int, ...]:
+def _frequencies(size: int) -> tuple[float, ...]:
     """Ids of such files mostly fall from common to rare."""
-    return (size, END_RANK, *range(size - FIRST))
+    return (0.0, *scaled(zipf((END_RANK, *range(size - FIRST)))))
 
 
 def _bytes(path: Path) -> bytes:

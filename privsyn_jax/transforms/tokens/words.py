@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import statistics
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from privsyn_jax.transforms.tokens.bytes import byte_pieces
-from privsyn_jax.transforms.tokens.ids import END_RANK, FIRST, byte_ranks, until_end
+from privsyn_jax.transforms.tokens.ids import FIRST, byte_ranks, scaled, until_end, zipf
 from privsyn_jax.transforms.tokens.pieces import Pieces, fewest, public_pieces
 from privsyn_jax.transforms.tokens.spacing import EXPECTS, FOLLOW, GLUED, MARKS, PIECE, START, WORD
 from privsyn_jax.transforms.tokens.units import (
@@ -34,10 +36,10 @@ _SPACE = FIRST_BYTE + ord(" ")
 _BYTES = -1  # style of a unit that begins with bytes
 _MARKERS = ((), (CAP,), (UPPER,))  # before the cases of a word
 
-_CAP_RANK, _UPPER_RANK, _FLIP_RANK = 0, 300, 15
-_RANKS_PER_BYTE, _RANKS_PER_MARK = 20, 12  # a step down the order of bytes or of marks, in ranks of words
-_BYTES_RANK = 1000  # of the most common byte
-_BEGINNING_RANKS, _CONTINUATION_RANKS = (300, 2000), (150, 1500)  # between these
+# Shares among the tokens of English texts, from general knowledge and rough.
+_END_SHARE, _CAP_SHARE, _UPPER_SHARE, _FLIP_SHARE, _BYTES_SHARE = 0.005, 0.08, 0.01, 0.01, 0.002
+_MARKS_SHARE, _BEGINNINGS_SHARE, _CONTINUATIONS_SHARE, _WORDS_SHARE = 0.12, 0.02, 0.05, 0.7
+_BYTE_STEP, _MARK_STEP = 20, 12  # from one byte or mark to the next rarer one, in ranks of words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +58,17 @@ class WordTokenizer:
       words: in lower case, the most common first; letters with apostrophes between them, or digits.
       word_pieces: parts of words that are not known.
       marks: other units and their style in `spacing`, the most common first.
+      word_frequencies: a public guess of how common every word is, up to a factor; empty: Zipf's law on their order.
 
     Raises:
-      UserError: a word is of another form, or stands twice.
+      UserError: a word is of another form, or stands twice; the frequencies are not one positive number for every word.
     """
 
     kind: ClassVar[str] = "words"
     words: tuple[str, ...]
     word_pieces: Pieces = dataclasses.field(default_factory=public_pieces, repr=False)
     marks: tuple[tuple[str, int], ...] = dataclasses.field(default=tuple(MARKS.items()), repr=False)
+    word_frequencies: tuple[float, ...] = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self):
         for word in self.words:
@@ -73,6 +77,12 @@ class WordTokenizer:
         if len(self._word_ids) < len(self.words):
             twice = next(word for number, word in enumerate(self.words) if word in self.words[:number])
             raise UserError(f"the word {twice!r} stands twice in the vocabulary: remove one of them")
+        given, wanted = len(self.word_frequencies), len(self.words)
+        if given not in (0, wanted):
+            raise UserError(f"{given} frequencies are given for {wanted} words: give one for every word, or none")
+        for word, frequency in zip(self.words, self.word_frequencies, strict=False):
+            if not 0 < frequency < math.inf:
+                raise UserError(f"the frequency of the word {word!r} is {frequency}: give a finite number above 0")
 
     @property
     def size(self) -> int:
@@ -95,13 +105,29 @@ class WordTokenizer:
         return (*names, *self.words)
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        of_bytes = (_BYTES_RANK + _RANKS_PER_BYTE * rank for rank in byte_ranks())
-        of_marks = (_RANKS_PER_MARK * number for number in range(len(self.marks)))
+    def frequencies(self) -> tuple[float, ...]:
         beginnings, continuations = self.word_pieces
-        of_pieces = (*_spread(_BEGINNING_RANKS, len(beginnings)), *_spread(_CONTINUATION_RANKS, len(continuations)))
-        content = (_CAP_RANK, _UPPER_RANK, _FLIP_RANK, *of_bytes, *of_marks, *of_pieces, *range(len(self.words)))
-        return (max(content), END_RANK, *content)
+        shares = (
+            *(_END_SHARE, _CAP_SHARE, _UPPER_SHARE, _FLIP_SHARE),
+            *scaled(zipf(_BYTE_STEP * rank for rank in byte_ranks()), _BYTES_SHARE),
+            *scaled(zipf(_MARK_STEP * rank for rank in range(len(self.marks))), _MARKS_SHARE),
+            *scaled(zipf(range(len(beginnings))), _BEGINNINGS_SHARE),
+            *scaled(zipf(range(len(continuations))), _CONTINUATIONS_SHARE),
+            *scaled(self.word_frequencies or zipf(range(len(self.words))), _WORDS_SHARE),
+        )
+        return (0.0, *scaled(shares))
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """Of markers and bytes, of marks, of beginnings, of continuations and of words, as far as there are any."""
+        sizes = filter(None, (FIRST_MARK, len(self.marks), *map(len, self.word_pieces), len(self.words)))
+        return tuple(kind for kind, size in enumerate(sizes) for _ in range(size))
+
+    def with_words(self, words: Sequence[str]) -> WordTokenizer:
+        """The same with further words at the end; where words have frequencies, each gets the median of those known."""
+        known = self.word_frequencies
+        further = [statistics.median(known)] * len(words) if known else []
+        return dataclasses.replace(self, words=(*self.words, *words), word_frequencies=(*known, *further))
 
     def encode(self, text: str) -> list[int]:
         """Ids from which `decode` gives exactly this text; UnicodeEncodeError if it holds a lone surrogate."""
@@ -156,12 +182,14 @@ class WordTokenizer:
             "words": list(self.words),
             "word_pieces": {sort: list(pieces) for sort, pieces in self.word_pieces._asdict().items()},
             "marks": [list(mark) for mark in self.marks],
+            "word_frequencies": list(self.word_frequencies),
         }
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> WordTokenizer:
         pieces = Pieces(**{sort: tuple(found) for sort, found in content["word_pieces"].items()})
-        return cls(tuple(content["words"]), pieces, tuple((mark, style) for mark, style in content["marks"]))
+        marks = tuple((mark, style) for mark, style in content["marks"])
+        return cls(tuple(content["words"]), pieces, marks, tuple(content["word_frequencies"]))
 
     @functools.cached_property
     def _mark_ids(self) -> dict[str, int]:
@@ -245,9 +273,3 @@ class WordTokenizer:
             if first[case] + b"".join(forms[case_after] for forms in others) == unit.encode():
                 return [*marker, *ids]
         return None
-
-
-def _spread(between: tuple[int, int], num: int) -> list[int]:
-    """So many ranks at equal steps from one to another."""
-    low, high = between
-    return [low + (high - low) * number // num for number in range(num)]
