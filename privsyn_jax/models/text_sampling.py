@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.word_statistics import END_HEAD, WordStatistics
-from privsyn_jax.transforms.tokens import END, PAD
+from privsyn_jax.transforms.tokens import PAD
 from privsyn_jax.types import Tokens
 
 _IMPOSSIBLE = -1e9
@@ -99,19 +99,18 @@ def draw_one(
         position, uniform = of_position
         carry, corrections = step(params, label, carry, before, position)
         logits = corrections + words.log_weights(params["public"], label, before)
-        head = draw_head(logits, position, uniform[0], sampling)
-        kind = jnp.maximum(head - words.num_alone, 0)
-        of_kind = shared[label, kind]
-        member = jnp.searchsorted(of_kind, uniform[1] * of_kind[-1], side="right")
-        alone = params["public"]["alone"][jnp.minimum(head, words.num_alone - 1)]
-        drawn = jnp.where(head < words.num_alone, alone, jnp.minimum(member, len(of_kind) - 1))
-        drawn = jnp.where(is_over, PAD, drawn)
-        is_over = is_over | (drawn == END)
-        return (carry, jnp.where(is_over, END_HEAD, head), is_over), drawn.astype(jnp.int32)
+        head = jnp.where(is_over, END_HEAD, draw_head(logits, position, uniform, sampling))
+        return (carry, head, is_over | (head == END_HEAD)), (head, is_over)
 
     first = (start(params, label, start_key), jnp.int32(words.num_heads), jnp.bool_(False))
-    _, ids = jax.lax.scan(draw, first, (jnp.arange(sampling.length), uniforms))
-    return ids
+    _, (heads, is_over) = jax.lax.scan(draw, first, (jnp.arange(sampling.length), uniforms[:, 0]))
+    search = functools.partial(jnp.searchsorted, side="right")
+    members = jax.vmap(lambda row: search(row, uniforms[:, 1] * row[-1]))(shared[label])
+    kinds = jnp.maximum(heads - words.num_alone, 0)
+    member = jnp.minimum(jnp.take_along_axis(members, kinds[None], axis=0)[0], words.num_tokens - 1)
+    alone = params["public"]["alone"][jnp.minimum(heads, words.num_alone - 1)]
+    ids = jnp.where(heads < words.num_alone, alone, member)
+    return jnp.where(is_over, PAD, ids).astype(jnp.int32)
 
 
 def sampler(

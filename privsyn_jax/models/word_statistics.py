@@ -67,7 +67,7 @@ class WordStatistics:
       vectors_dim: singular vectors of the released table of pairs that describe a head, on either side; 0 for none.
 
     Raises:
-      ValueError: a number is too small or too large.
+      ValueError: there are fewer heads than `vectors_dim` asks for.
     """
 
     frequencies: np.ndarray
@@ -105,11 +105,10 @@ class WordStatistics:
         """What is known before anything is bought: words independent, of guessed frequency, alike in all classes.
 
         Returns:
-          {"words": log p(token | class) [num_classes, num_tokens], "heads": int32 [num_tokens], "alone": int32
-          [num_alone] the tokens of the first heads, "members": log p(token | head, class) [num_classes, num_tokens],
-          "by_class": [num_classes, num_heads] and "pairs"
-          [num_heads + 1, num_heads], the sum of which, by class and head before, is log p(head) up to a constant}, and
-          "vectors" [num_heads + 1, num_features] where there are any.
+          {"words": log p(token | class) [num_classes, num_tokens], "members": log p(token | head, class), of the same
+          shape, "heads": int32 [num_tokens], "alone": int32 [num_alone], the tokens of the first heads, "by_class":
+          [num_classes, num_heads] and "pairs": [num_heads + 1, num_heads], the sum of which, by class and head before,
+          is log p(head) up to a constant}, and "vectors" [num_heads + 1, num_features] where they are asked for.
         """
         return self._with_words(np.broadcast_to(self.guess, (self.num_classes, self.num_tokens)))
 
@@ -148,13 +147,8 @@ class WordStatistics:
             weights = self._pair_weights()
             noisy = noisy_sum[:num_pairs].reshape(weights.shape) / weights
             total, num_texts = max(noisy_sum[-2] / _TOTAL_WEIGHT, 1.0), max(noisy_sum[-1], 1.0)
-            return {
-                **params,
-                "public": {
-                    **params["public"],
-                    **self._with_pairs(params["public"], noisy, stddev / weights, total, num_texts),
-                },
-            }
+            found = self._with_pairs(params["public"], noisy, stddev / weights, total, num_texts)
+            return {**params, "public": {**params["public"], **found}}
 
         share = WORDS_SHARE if self.has_pairs else 1.0
         found = (CountStage("words by class", share, layout.size, count_words, absorb_words),)
