@@ -8,8 +8,6 @@ import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import wordfreq
-
 from privsyn_jax.transforms.tokens.units import POSSESSIVE, is_word
 
 _NUMBERS = (*range(101), *range(1900, 2031))  # the library counts digits without telling them apart, as 0s
@@ -30,6 +28,8 @@ def english_words(num_words: int) -> Mapping[str, float]:
 
     Source: Speer 2022, wordfreq 3, doi:10.5281/zenodo.7199437; shares of numbers are estimates of that library.
     """
+    import wordfreq  # slow to import: only where its words are wanted
+
     words = ((word, share) for word, share in wordfreq.get_frequency_dict("en").items() if _is_kept(word))
     numbers = [(str(number), wordfreq.word_frequency(str(number), "en")) for number in _NUMBERS]
     merged = heapq.merge(words, sorted(numbers, key=_falling), key=_falling)  # the library's words fall already
