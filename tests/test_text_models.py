@@ -256,7 +256,8 @@ def test_the_bound_of_the_vae_lies_above_importance_sampling_and_meets_it_where_
         latent = mean + jnp.exp(0.5 * log_variance) * noise
         before = jnp.concatenate([jnp.array([NUM_HEADS]), heads[:-1]])
         logits = network.apply(variables, vectors, before, jnp.ones(LENGTH), label, latent, method="decode")
-        log_probs = jax.nn.log_softmax(logits + public["by_class"][label][None] + public["pairs"][before])
+        logits += public["by_class"][label][None] + public["pairs"][before]
+        log_probs = jax.nn.log_softmax(logits.at[:, 0].add(public["ends"]))
         words = log_probs[jnp.arange(LENGTH), heads].sum() + public["members"][label][example.ids].sum()
         log_prior = -0.5 * jnp.square(latent).sum()
         return words + log_prior + 0.5 * jnp.square(noise).sum() + 0.5 * log_variance.sum()
@@ -382,6 +383,24 @@ def test_a_label_strength_of_one_draws_what_was_learned():
 def test_no_text_ends_before_its_least_length(name):
     drawn = built(name, min_length=4).sample(learned(name), jax.random.key(0), 50, {}).ids
     assert (drawn[:, :4] > END).all()
+
+
+def test_texts_drawn_are_as_long_as_the_real_ones(name):
+    length, num_texts, rng = 40, 3000, np.random.default_rng(0)
+    lengths = np.where(rng.random(num_texts) < 0.3, rng.integers(5, 9, num_texts), rng.integers(25, 60, num_texts))
+    ids = rng.integers(2, NUM_TOKENS, (num_texts, length)).astype(np.int32)
+    ids[np.arange(length)[None] == lengths[:, None]] = END
+    ids[np.arange(length)[None] > lengths[:, None]] = PAD
+    generator = built(name, length=length)
+    params = generator.init(jax.random.key(0))
+    for number, stage in enumerate(generator.stages):
+        counts = stage.count(params, Tokens(ids, np.arange(num_texts, dtype=np.int32) % 2))
+        noisy = clipped_sparse_sum(counts, stage.size) + np.asarray(draw(stage.size, seed=number), np.float64)
+        params = stage.absorb(params, noisy, 1.0, jax.random.key(0))
+    drawn = (generator.sample(params, jax.random.key(1), num_texts, {}).ids > END).sum(axis=1)
+    edges = [0, 5, 9, 25, 32, 40, 41]
+    of_real, of_drawn = (np.histogram(np.minimum(found, 40), edges)[0] / num_texts for found in (lengths, drawn))
+    np.testing.assert_allclose(of_drawn, of_real, atol=0.06)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from scipy.stats import kstest
 
 from privsyn_jax.models import ngram
-from privsyn_jax.models.word_statistics import END_HEAD, word_statistics
+from privsyn_jax.models.word_statistics import END_HEAD, end_log_ratios, word_statistics
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.release import Counts, clipped_sparse_sum, sparse_sum
 from privsyn_jax.transforms.tokens import END, PAD
@@ -388,6 +388,24 @@ def test_classes_that_do_not_differ_are_told_apart_by_almost_no_word():
         return np.flatnonzero(np.abs(apart - np.median(apart)) > 1e-5) + END
 
     assert len(telling(ids, 20.0)) < 0.08 * num_tokens and set(telling(differing, 2.0)) >= {2, 3, 12, 22}
+
+
+@given(st.lists(st.integers(0, 500), min_size=33, max_size=33), st.integers(1, 100))
+@settings(deadline=None)
+def test_ratios_of_ends_are_finite_and_one_on_average(texts, length):
+    found = end_log_ratios(np.array(texts, np.float64), length)
+    assert found.shape == (length,) and np.isfinite(found).all() and found.min() <= 1e-9 and found.max() >= -1e-9
+
+
+def test_ratios_of_ends_are_those_of_the_texts():
+    lengths = np.random.default_rng(0).integers(10, 80, 200_000)  # texts go on after 64 tokens
+    texts = np.bincount(np.minimum(lengths, 64) // 2, minlength=33).astype(np.float64)
+    found = end_log_ratios(texts, 64)
+    ends = np.bincount(lengths, minlength=80)[:64]
+    reach = len(lengths) - np.cumsum(ends) + ends
+    expected = np.log(ends[10:] / reach[10:] * reach.sum() / ends.sum())
+    np.testing.assert_allclose(found[10:], expected, atol=0.1)
+    assert (found[:10] < expected.min() - 2).all()
 
 
 def test_word_vectors_tell_apart_what_follows_and_what_class_likes_a_word():

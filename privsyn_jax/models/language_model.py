@@ -121,7 +121,7 @@ def make(
         del key
         public, label = params["public"], example.labels
         before = words.heads_before(public, example.ids)
-        logits = words.log_weights(public, label, before) + apply(params, before, label)
+        logits = words.log_weights(public, label, before, jnp.arange(length)) + apply(params, before, label)
         return words.losses(public, label, logits, example.ids).sum()
 
     def start(params, label, key):

@@ -51,7 +51,7 @@ def make(
     def negative_log_likelihood(params, example, key):
         del key
         public, label = params["public"], example.labels
-        logits = words.log_weights(public, label, words.heads_before(public, example.ids))
+        logits = words.log_weights(public, label, words.heads_before(public, example.ids), jnp.arange(length))
         return words.losses(public, label, logits, example.ids).sum()
 
     return Generator(

@@ -98,7 +98,7 @@ def draw_one(
         carry, before, is_over = state
         position, uniform = of_position
         carry, corrections = step(params, label, carry, before, position)
-        logits = corrections + words.log_weights(params["public"], label, before)
+        logits = corrections + words.log_weights(params["public"], label, before, position)
         head = jnp.where(is_over, END_HEAD, draw_head(logits, position, uniform, sampling))
         return (carry, head, is_over | (head == END_HEAD)), (head, is_over)
 

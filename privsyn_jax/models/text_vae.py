@@ -145,7 +145,7 @@ def make(
         mean, log_variance = apply(params, public["heads"][ids], num_words, label, method="encode")
         latent = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
         before = words.heads_before(public, ids)
-        logits = words.log_weights(public, label, before)
+        logits = words.log_weights(public, label, before, jnp.arange(length))
         logits += apply(params, before, keeps, label, latent, method="decode")
         divergence = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
         return words.losses(public, label, logits, ids).sum(), divergence

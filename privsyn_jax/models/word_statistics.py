@@ -29,9 +29,10 @@ from privsyn_jax.types import CountStage, Params, Tokens
 END_HEAD = 0
 
 WORDS_SHARE = 0.8  # of what both sums may spend
-# Shares of the squared norm of a text's first vector: words by class, words, how often. The second and the last serve
-# the first: words are common to all classes and need less precision.
-_BY_CLASS, _PRESENCE, _COUNTS = 0.7, 0.05, 0.25
+# Shares of the squared norm of a text's first vector: words by class, words, how often, and the text's length. The last
+# three serve the first: they are common to all classes and need less precision.
+_BY_CLASS, _PRESENCE, _COUNTS, _LENGTHS = 0.69, 0.05, 0.25, 0.01
+_LENGTH_BINS, _LEAST_ENDS = 32, 3e-5  # parts of the length; share of texts taken to end in each, at least
 _WHITENING = 0.3  # a word of guessed frequency p weighs p^-0.3 in it, so that the norm is not all function words
 _COUNTS_NORM = 1.2  # norm up to which counts are not cut, over that of a text of independent words of full length
 _PAIRS_NORM = 1.2  # the same for pairs, over the root of the full length
@@ -108,9 +109,11 @@ class WordStatistics:
           {"words": log p(token | class) [num_classes, num_tokens], "members": log p(token | head, class), of the same
           shape, "heads": int32 [num_tokens], "alone": int32 [num_alone], the tokens of the first heads, "by_class":
           [num_classes, num_heads] and "pairs": [num_heads + 1, num_heads], the sum of which, by class and head before,
-          is log p(head) up to a constant}, and "vectors" [num_heads + 1, num_features] where they are asked for.
+          is log p(head) up to a constant, "ends": [length], what is added for END at every position}, and "vectors"
+          [num_heads + 1, num_features] where they are asked for.
         """
-        return self._with_words(np.broadcast_to(self.guess, (self.num_classes, self.num_tokens)))
+        words = np.broadcast_to(self.guess, (self.num_classes, self.num_tokens))
+        return {**self._with_words(words), "ends": jnp.zeros(self.length)}
 
     def stages(self) -> tuple[CountStage, ...]:
         """The two sums; without pairs, the first alone."""
@@ -123,8 +126,10 @@ class WordStatistics:
 
         def absorb_words(params: Params, noisy_sum: np.ndarray, stddev: float, key: jax.Array) -> Params:
             del key
-            words = _class_log_probabilities(layout, noisy_sum.reshape(-1, self.num_tokens), stddev, self.guess)
-            return {**params, "public": {**params["public"], **self._with_words(words)}}
+            of_words, of_lengths = np.split(noisy_sum, [layout.num_blocks * self.num_tokens])
+            words = _class_log_probabilities(layout, of_words.reshape(-1, self.num_tokens), stddev, self.guess)
+            ends = jnp.asarray(end_log_ratios(of_lengths, self.length), jnp.float32)
+            return {**params, "public": {**params["public"], **self._with_words(words), "ends": ends}}
 
         def count_pairs(params: Params, tokens: Tokens) -> Counts:
             heads = np.asarray(params["public"]["heads"])
@@ -156,10 +161,11 @@ class WordStatistics:
             found += (CountStage("pairs of words", 1.0 - share, num_pairs + 2, count_pairs, absorb_pairs),)
         return found
 
-    def log_weights(self, public: Any, label: jax.Array, before: jax.Array) -> jax.Array:
-        """Logits [..., num_heads] of the head after the head `before` [...], as released."""
+    def log_weights(self, public: Any, label: jax.Array, before: jax.Array, position: jax.Array) -> jax.Array:
+        """Logits [..., num_heads] of the head at a position [...] after the head `before` [...], as released."""
         by_class = public["by_class"][label]
-        return by_class.reshape((1,) * before.ndim + by_class.shape) + public["pairs"][before]
+        logits = by_class.reshape((1,) * before.ndim + by_class.shape) + public["pairs"][before]
+        return logits.at[..., END_HEAD].add(public["ends"][position])
 
     def heads_before(self, public: Any, ids: jax.Array) -> jax.Array:
         """The head before every position [length]; num_heads before the first."""
@@ -244,7 +250,7 @@ def word_statistics(
 
 
 class Layout(NamedTuple):
-    """The blocks of a text's first vector, of V = num_tokens coordinates each."""
+    """The blocks of a text's first vector, of V = num_tokens coordinates each, and one of its length."""
 
     num_tokens: int
     num_classes: int
@@ -256,8 +262,18 @@ class Layout(NamedTuple):
         return self.num_classes - 1
 
     @property
+    def num_blocks(self) -> int:
+        """Of one coordinate for every token: presence times each entry of the code, presence, and counts."""
+        return self.num_codes + 2
+
+    @property
     def size(self) -> int:
-        return (self.num_codes + 2) * self.num_tokens
+        return self.num_blocks * self.num_tokens + _LENGTH_BINS + 1
+
+    @property
+    def scale(self) -> float:
+        """Makes the squared norm 1, with or without classes."""
+        return (_PRESENCE + _COUNTS + _LENGTHS + (_BY_CLASS if self.num_codes else 0.0)) ** -0.5
 
     @property
     def codes(self) -> np.ndarray:
@@ -277,8 +293,8 @@ def _layout(num_tokens: int, num_classes: int, guess: np.ndarray, length: int) -
 
 
 def _word_counts(layout: Layout, tokens: Tokens) -> Counts:
-    """A vector of norm at most 1 of every text: presence of words times the code of its class, presence, counts."""
-    num_tokens = layout.num_tokens
+    """A vector of norm at most 1 of every text: presence of words times its class's code, presence, counts, length."""
+    num_tokens, length = layout.num_tokens, tokens.ids.shape[1]
     record, position = np.nonzero(tokens.ids)
     keys, often = np.unique(record * num_tokens + tokens.ids[record, position], return_counts=True)
     record, ids = np.divmod(keys, num_tokens)
@@ -287,22 +303,41 @@ def _word_counts(layout: Layout, tokens: Tokens) -> Counts:
     often = often * layout.count_weights[ids]
     often = often / np.maximum(1.0, np.sqrt(np.bincount(record, np.square(often))))[record]
     codes = layout.codes[tokens.labels[record]]
-    by_class = 1.0 if layout.num_codes else 0.0
-    scale = np.sqrt(1.0 / (by_class * _BY_CLASS + _PRESENCE + _COUNTS))
     blocks = [np.sqrt(_BY_CLASS) * presence * code for code in codes.T]
     blocks += [np.sqrt(_PRESENCE) * presence, np.sqrt(_COUNTS) * often]
+    ends = np.where((tokens.ids == END).any(axis=1), (tokens.ids == END).argmax(axis=1), length)
     return Counts(
-        np.tile(record, len(blocks)),
-        np.concatenate([number * num_tokens + ids for number in range(len(blocks))]),
-        scale * np.concatenate(blocks),
+        np.concatenate([np.tile(record, len(blocks)), np.arange(len(ends))]),
+        np.concatenate(
+            [
+                *(number * num_tokens + ids for number in range(len(blocks))),
+                layout.num_blocks * num_tokens + ends * _LENGTH_BINS // length,
+            ]
+        ),
+        layout.scale * np.concatenate([*blocks, np.full(len(ends), np.sqrt(_LENGTHS))]),
     )
+
+
+def end_log_ratios(noisy: np.ndarray, length: int) -> np.ndarray:
+    """Log of how much more likely a text ends at a position that it reaches than at any [length].
+
+    Args:
+      noisy: texts that end in each of equal parts of the length, and last those that go on, up to a factor.
+    """
+    parts = np.arange(length) * _LENGTH_BINS // length
+    widths = np.bincount(parts, minlength=_LENGTH_BINS)
+    texts = np.maximum(noisy, 0.0) + _LEAST_ENDS * max(noisy.sum(), 1.0)
+    texts[:-1][widths == 0] = 0.0
+    reach = np.cumsum(texts[::-1])[::-1]  # texts that reach the beginning of a part
+    rates = (1.0 - (1.0 - texts[:-1] / reach[:-1]) ** (1.0 / np.maximum(widths, 1)))[parts]  # of ending at a position
+    reached = reach[parts] * (1.0 - rates) ** (np.arange(length) - np.searchsorted(parts, parts))
+    return np.log(rates * np.sum(reached) / np.sum(rates * reached))
 
 
 def _class_log_probabilities(layout: Layout, noisy: np.ndarray, stddev: float, guess: np.ndarray) -> np.ndarray:
     """Log p(word | class) [num_classes, num_tokens] from the noisy sum of `_word_counts`, block by block."""
     content, num_classes = slice(END, None), layout.num_classes
-    by_class = 1.0 if layout.num_codes else 0.0
-    stddev = stddev / np.sqrt(1.0 / (by_class * _BY_CLASS + _PRESENCE + _COUNTS))
+    noisy, stddev = noisy / layout.scale, stddev / layout.scale
     weights, guessed = layout.count_weights[content] * np.sqrt(_COUNTS), np.exp(guess[content])
     often = _shrunk(noisy[-1, content] / weights, stddev / weights, guessed, _COUNTS_SPREAD)
     log_probabilities = np.full((num_classes, layout.num_tokens), _NEVER)
