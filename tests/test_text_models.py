@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from scipy.stats import chisquare
 
 from privsyn_jax.models import ONE_SHOT, TEXT_GENERATORS, language_model, text_sampling, text_vae
-from privsyn_jax.models.word_statistics import END_HEAD
+from privsyn_jax.models.word_pairs import END_HEAD
 from privsyn_jax.privacy.clipping import choose, clipped_grad_sum
 from privsyn_jax.privacy.release import clipped_sparse_sum
 from privsyn_jax.transforms.tokens import END, FIRST, PAD

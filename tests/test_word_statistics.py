@@ -12,7 +12,9 @@ from scipy.special import softmax
 from scipy.stats import kstest
 
 from privsyn_jax.models import ngram
-from privsyn_jax.models.word_statistics import END_HEAD, end_log_ratios, word_statistics
+from privsyn_jax.models.word_counts import end_log_ratios
+from privsyn_jax.models.word_pairs import END_HEAD
+from privsyn_jax.models.word_statistics import word_statistics
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.release import Counts, clipped_sparse_sum, sparse_sum
 from privsyn_jax.transforms.tokens import END, PAD

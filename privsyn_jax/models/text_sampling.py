@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privsyn_jax.models.word_statistics import END_HEAD, WordStatistics
+from privsyn_jax.models.word_pairs import END_HEAD
+from privsyn_jax.models.word_statistics import WordStatistics
 from privsyn_jax.transforms.tokens import PAD
 from privsyn_jax.types import Tokens
 

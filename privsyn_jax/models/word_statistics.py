@@ -14,42 +14,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
-from scipy.linalg import helmert
 
+from privsyn_jax.models.word_counts import NEVER, class_log_probabilities, end_log_ratios, layout_of, word_counts
+from privsyn_jax.models.word_pairs import END_HEAD, balanced, pair_log_probabilities, vectors
 from privsyn_jax.privacy.release import Counts
 from privsyn_jax.transforms.tokens import END, PAD
 from privsyn_jax.types import CountStage, Params, Tokens
 
-END_HEAD = 0
-
 WORDS_SHARE = 0.8  # of what both sums may spend
-# Shares of the squared norm of a text's first vector: words by class, words, how often, and the text's length. The last
-# three serve the first: they are common to all classes and need less precision.
-_BY_CLASS, _PRESENCE, _COUNTS, _LENGTHS = 0.69, 0.05, 0.25, 0.01
-_LENGTH_BINS, _LEAST_ENDS = 32, 3e-5  # parts of the length; share of texts taken to end in each, at least
-_WHITENING = 0.3  # a word of guessed frequency p weighs p^-0.3 in it, so that the norm is not all function words
-_COUNTS_NORM = 1.2  # norm up to which counts are not cut, over that of a text of independent words of full length
-_PAIRS_NORM = 1.2  # the same for pairs, over the root of the full length
+_PAIRS_NORM = 1.2  # norm up to which the pairs of a text are not cut, over the root of its full length
 _SHARED_WEIGHT = 0.5  # of the count of a pair with a shared head: there are many, which need less precision
 _TOTAL_WEIGHT = 0.02  # of the coordinate that counts the pairs of a text: a few percent of its vector's squared norm
-_THRESHOLD = 4.0  # standard deviations above which the count of a pair is taken for more than noise
-_LEAST_RATIO = 0.05  # of the count of a pair to that of independent words
-_LARGEST_KEPT = 0.98  # of the probability of what follows a word, by counts of pairs
-_LEAST_RESIDUAL = 0.02  # of the frequency of a word that pairs leave to other words before it
-_BALANCING_STEPS = 50
-_COUNTS_SPREAD, _PRESENCE_SPREAD = 1.0, 3.0  # relative standard deviation of the public guess, a wide one for presence
-_LEAST_SHARE = 0.02  # of the public guess that a word keeps
-_CLASS_THRESHOLD = 2.0  # standard deviations above which a class is taken to like or dislike a word
-_DEVIATIONS_SPREAD = 1.0  # standard deviation of the part of its frequency by which a class likes a word
-_DEVIATIONS = (-0.95, 4.0)  # of a word's frequency in a class from that in all, relative: limits
-_LEAST_FREQUENCY = 1e-9  # of a head that has tokens
-_NEVER = -30.0  # log probability of what does not occur, and of PAD
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +80,7 @@ class WordStatistics:
     def guess(self) -> np.ndarray:
         """Log frequencies [num_tokens]."""
         with np.errstate(divide="ignore"):
-            return np.maximum(np.log(self.frequencies / np.sum(self.frequencies)), _NEVER)
+            return np.maximum(np.log(self.frequencies / np.sum(self.frequencies)), NEVER)
 
     def initial(self) -> dict[str, Any]:
         """What is known before anything is bought: words independent, of guessed frequency, alike in all classes.
@@ -117,17 +97,17 @@ class WordStatistics:
 
     def stages(self) -> tuple[CountStage, ...]:
         """The two sums; without pairs, the first alone."""
-        layout = _layout(self.num_tokens, self.num_classes, self.guess, self.length)
+        layout = layout_of(self.num_tokens, self.num_classes, self.guess, self.length)
         num_pairs = (self.num_heads + 1) * self.num_heads
 
         def count_words(params: Params, tokens: Tokens) -> Counts:
             del params
-            return _word_counts(layout, tokens)
+            return word_counts(layout, tokens)
 
         def absorb_words(params: Params, noisy_sum: np.ndarray, stddev: float, key: jax.Array) -> Params:
             del key
             of_words, of_lengths = np.split(noisy_sum, [layout.num_blocks * self.num_tokens])
-            words = _class_log_probabilities(layout, of_words.reshape(-1, self.num_tokens), stddev, self.guess)
+            words = class_log_probabilities(layout, of_words.reshape(-1, self.num_tokens), stddev, self.guess)
             ends = jnp.asarray(end_log_ratios(of_lengths, self.length), jnp.float32)
             return {**params, "public": {**params["public"], **self._with_words(words), "ends": ends}}
 
@@ -198,8 +178,8 @@ class WordStatistics:
         heads[alone] = np.arange(len(alone))
         by_head = np.stack([np.bincount(heads, row, self.num_heads) for row in probabilities])
         with np.errstate(divide="ignore"):
-            by_head = np.maximum(np.log(by_head), _NEVER)
-        members = np.maximum(words - by_head[:, heads], _NEVER)
+            by_head = np.maximum(np.log(by_head), NEVER)
+        members = np.maximum(words - by_head[:, heads], NEVER)
         members[:, alone] = 0.0
         mean = _log_mean(by_head)
         tables = {
@@ -219,11 +199,11 @@ class WordStatistics:
         """Tables of words that depend on the one before."""
         log_by_class = np.asarray(public["by_class"], np.float64) + np.asarray(public["pairs"][-1], np.float64)
         frequencies = np.exp(_log_mean(log_by_class))
-        found, lifts = _pair_log_probabilities(noisy, stddev, total, num_texts, frequencies)
-        by_class = [_balanced(np.exp(found), np.exp(row), frequencies, total, num_texts) for row in log_by_class]
+        found, lifts = pair_log_probabilities(noisy, stddev, total, num_texts, frequencies)
+        by_class = [balanced(np.exp(found), np.exp(row), frequencies, total, num_texts) for row in log_by_class]
         tables = {"pairs": found, "by_class": np.stack(by_class)}
         if self.vectors_dim:
-            tables["vectors"] = _vectors(lifts, tables["by_class"], self.vectors_dim)
+            tables["vectors"] = vectors(lifts, tables["by_class"], self.vectors_dim)
         return {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
 
 
@@ -249,221 +229,6 @@ def word_statistics(
     return WordStatistics(shares, of_kind, num_classes, length, num_alone, has_pairs, vectors_dim)
 
 
-class Layout(NamedTuple):
-    """The blocks of a text's first vector, of V = num_tokens coordinates each, and one of its length."""
-
-    num_tokens: int
-    num_classes: int
-    presence_weights: np.ndarray  # [V], of a word's presence; 0 for PAD
-    count_weights: np.ndarray  # [V], of how often it occurs, over the largest norm that is not cut
-
-    @property
-    def num_codes(self) -> int:
-        return self.num_classes - 1
-
-    @property
-    def num_blocks(self) -> int:
-        """Of one coordinate for every token: presence times each entry of the code, presence, and counts."""
-        return self.num_codes + 2
-
-    @property
-    def size(self) -> int:
-        return self.num_blocks * self.num_tokens + _LENGTH_BINS + 1
-
-    @property
-    def scale(self) -> float:
-        """Makes the squared norm 1, with or without classes."""
-        return (_PRESENCE + _COUNTS + _LENGTHS + (_BY_CLASS if self.num_codes else 0.0)) ** -0.5
-
-    @property
-    def codes(self) -> np.ndarray:
-        """[num_classes, num_codes]: corners of a simplex, as far apart as vectors of norm 1 can be; their sum is 0."""
-        if self.num_classes == 1:
-            return np.zeros((1, 0))
-        corners = helmert(self.num_classes).T
-        return corners / np.linalg.norm(corners, axis=1, keepdims=True)
-
-
-def _layout(num_tokens: int, num_classes: int, guess: np.ndarray, length: int) -> Layout:
-    weights, expected = np.exp(-_WHITENING * guess), length * np.exp(guess)
-    weights[PAD] = 0.0
-    squared_norm = np.sum(np.square(weights) * (expected + np.square(expected)))
-    # Divided by a public number, not by each text's own norm: short texts must not weigh more.
-    return Layout(num_tokens, num_classes, weights, weights / (_COUNTS_NORM * np.sqrt(squared_norm)))
-
-
-def _word_counts(layout: Layout, tokens: Tokens) -> Counts:
-    """A vector of norm at most 1 of every text: presence of words times its class's code, presence, counts, length."""
-    num_tokens, length = layout.num_tokens, tokens.ids.shape[1]
-    record, position = np.nonzero(tokens.ids)
-    keys, often = np.unique(record * num_tokens + tokens.ids[record, position], return_counts=True)
-    record, ids = np.divmod(keys, num_tokens)
-    presence = layout.presence_weights[ids]
-    presence = presence / np.sqrt(np.bincount(record, np.square(presence)))[record]
-    often = often * layout.count_weights[ids]
-    often = often / np.maximum(1.0, np.sqrt(np.bincount(record, np.square(often))))[record]
-    codes = layout.codes[tokens.labels[record]]
-    blocks = [np.sqrt(_BY_CLASS) * presence * code for code in codes.T]
-    blocks += [np.sqrt(_PRESENCE) * presence, np.sqrt(_COUNTS) * often]
-    ends = np.where((tokens.ids == END).any(axis=1), (tokens.ids == END).argmax(axis=1), length)
-    return Counts(
-        np.concatenate([np.tile(record, len(blocks)), np.arange(len(ends))]),
-        np.concatenate(
-            [
-                *(number * num_tokens + ids for number in range(len(blocks))),
-                layout.num_blocks * num_tokens + ends * _LENGTH_BINS // length,
-            ]
-        ),
-        layout.scale * np.concatenate([*blocks, np.full(len(ends), np.sqrt(_LENGTHS))]),
-    )
-
-
-def end_log_ratios(noisy: np.ndarray, length: int) -> np.ndarray:
-    """Log of how much more likely a text ends at a position that it reaches than at any [length].
-
-    Args:
-      noisy: texts that end in each of equal parts of the length, and last those that go on, up to a factor.
-    """
-    parts = np.arange(length) * _LENGTH_BINS // length
-    widths = np.bincount(parts, minlength=_LENGTH_BINS)
-    texts = np.maximum(noisy, 0.0) + _LEAST_ENDS * max(noisy.sum(), 1.0)
-    texts[:-1][widths == 0] = 0.0
-    reach = np.cumsum(texts[::-1])[::-1]  # texts that reach the beginning of a part
-    rates = (1.0 - (1.0 - texts[:-1] / reach[:-1]) ** (1.0 / np.maximum(widths, 1)))[parts]  # of ending at a position
-    reached = reach[parts] * (1.0 - rates) ** (np.arange(length) - np.searchsorted(parts, parts))
-    return np.log(rates * np.sum(reached) / np.sum(rates * reached))
-
-
-def _class_log_probabilities(layout: Layout, noisy: np.ndarray, stddev: float, guess: np.ndarray) -> np.ndarray:
-    """Log p(word | class) [num_classes, num_tokens] from the noisy sum of `_word_counts`, block by block."""
-    content, num_classes = slice(END, None), layout.num_classes
-    noisy, stddev = noisy / layout.scale, stddev / layout.scale
-    weights, guessed = layout.count_weights[content] * np.sqrt(_COUNTS), np.exp(guess[content])
-    often = _shrunk(noisy[-1, content] / weights, stddev / weights, guessed, _COUNTS_SPREAD)
-    log_probabilities = np.full((num_classes, layout.num_tokens), _NEVER)
-    factors = np.ones((num_classes, len(often)))
-    if layout.num_codes:
-        weights = layout.presence_weights[content]
-        scaled = noisy[:, content] / weights
-        noise = stddev / np.sqrt(_PRESENCE) / weights
-        present = _shrunk(scaled[-2] / np.sqrt(_PRESENCE), noise, guessed, _PRESENCE_SPREAD)
-        to_mean = (num_classes - 1) / num_classes
-        deviation = to_mean * layout.codes @ scaled[: layout.num_codes] / np.sqrt(_BY_CLASS)
-        factors += _relative_deviations(deviation, to_mean * stddev / np.sqrt(_BY_CLASS) / weights, present)
-    found = often[None] * factors
-    log_probabilities[:, content] = np.log(found / found.sum(axis=1, keepdims=True))
-    return log_probabilities
-
-
-def _shrunk(counts: np.ndarray, stddev: np.ndarray | float, guessed: np.ndarray, spread: float) -> np.ndarray:
-    """Noisy counts [V] and the public guess of them, averaged by their precisions; above 0."""
-    guessed = guessed / guessed.sum() * max(counts.sum(), 1.0)
-    of_guess, variance = np.square(spread * guessed), np.square(stddev)
-    return np.maximum((counts * of_guess + guessed * variance) / (of_guess + variance), _LEAST_SHARE * guessed)
-
-
-def _relative_deviations(deviation: np.ndarray, stddev: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """How far the frequency of a word in a class is from that in all, relative [num_classes, V].
-
-    The part of the deviations from the mean of the classes that is a class's size is taken out; of the rest, what
-    stands out from the noise is kept, shrunk by the non-negative garrote (Breiman 1995): a few words that classes truly
-    differ in teach a classifier more than many that they seem to differ in.
-
-    Args:
-      deviation: of the class's sum from the mean of the classes' sums, noisy.
-      stddev: [V], of its noise.
-      present: [V], the sum over all classes.
-    """
-    num_classes, precision = len(deviation), 1.0 / np.square(np.maximum(stddev, 1e-100))
-    sizes = 1.0 / num_classes + deviation @ (present * precision) / np.sum(np.square(present) * precision)
-    sizes = np.clip(sizes, 0.01 / num_classes, 1.0)
-    rest = deviation - (sizes - 1.0 / num_classes)[:, None] * present
-    keeps = np.maximum(1.0 - np.square(_CLASS_THRESHOLD * stddev) / np.maximum(np.square(rest), 1e-300), 0.0)
-    expected = sizes[:, None] * present
-    of_true = np.square(_DEVIATIONS_SPREAD * expected)
-    return np.clip(rest / expected * keeps * of_true / (of_true + np.square(stddev)), *_DEVIATIONS)
-
-
 def _log_mean(log_rows: np.ndarray) -> np.ndarray:
     """Log of the mean over classes."""
     return np.log(np.exp(log_rows).mean(axis=0))
-
-
-def _before_counts(frequencies: np.ndarray, total: float, num_texts: float) -> np.ndarray:
-    """How often every head, and last the start, stands before another [H + 1]: nothing follows an END."""
-    goes_on = np.where(np.arange(len(frequencies)) == END_HEAD, 0.0, frequencies)
-    return np.append(goes_on / goes_on.sum() * max(total - num_texts, 1.0), num_texts)
-
-
-def _pair_log_probabilities(
-    noisy: np.ndarray, stddev: np.ndarray, total: float, num_texts: float, frequencies: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log p(after | before) [H + 1, H], and how far it is from log p(after) where a count says so, else 0.
-
-    A pair whose count stands out keeps a probability of its own, shrunk by the non-negative garrote (Breiman 1995). The
-    rest of each row is shared in proportion to weights of the heads after, such that each is as frequent as it should
-    be (iterative proportional fitting: Deming and Stephan 1940).
-
-    Args:
-      noisy: counts of pairs [H + 1, H], the last row of first heads.
-      stddev: of their noise, same shape.
-      total, num_texts: how many pairs there are, and how many of them are the first of a text.
-      frequencies: [H], of heads among all tokens.
-    """
-    before = np.maximum(_before_counts(frequencies, total, num_texts), 1e-9)
-    expected = before[:, None] * frequencies
-    excess = noisy - expected
-    keeps = 1.0 - np.square(_THRESHOLD * stddev) / np.maximum(np.square(excess), 1e-300)
-    is_kept = keeps > 0
-    is_kept[END_HEAD] = False
-    is_kept[:, frequencies < _LEAST_FREQUENCY] = False
-    counts = np.maximum(expected + excess * np.maximum(keeps, 0.0), _LEAST_RATIO * expected)
-    found = np.where(is_kept, counts / before[:, None], 0.0)
-    found *= np.minimum(1.0, _LARGEST_KEPT / np.maximum(found.sum(axis=1, keepdims=True), 1e-300))
-    rest, others = 1.0 - found.sum(axis=1), np.where(is_kept, 0.0, 1.0)
-    residual = np.maximum(frequencies * total - before @ found, _LEAST_RESIDUAL * frequencies * total)
-    weights = frequencies
-    for _ in range(_BALANCING_STEPS):
-        shared = before * rest / np.maximum(others @ weights, 1e-300)
-        weights = residual / np.maximum(shared @ others, 1e-300)
-    found += others * weights * (rest / np.maximum(others @ weights, 1e-300))[:, None]
-    log_found = np.maximum(np.log(np.maximum(found, 1e-300)), _NEVER)
-    return log_found, np.where(is_kept, log_found - np.log(frequencies), 0.0)
-
-
-def _balanced(
-    pairs: np.ndarray, frequencies: np.ndarray, of_all: np.ndarray, total: float, num_texts: float
-) -> np.ndarray:
-    """Logits [H] that, added to log p(after | before), make heads as frequent as they are in one class.
-
-    Args:
-      pairs: p(after | before) [H + 1, H].
-      frequencies, of_all: [H], of heads in the class and in all.
-      total, num_texts: see `_pair_log_probabilities`.
-    """
-    logits = np.log(frequencies / of_all)
-    before = _before_counts(frequencies, total, num_texts)
-    for _ in range(_BALANCING_STEPS):
-        weights = np.exp(logits)
-        flow = weights * (pairs.T @ (before / (pairs @ weights)))
-        logits += np.log(frequencies * total / np.maximum(flow, 1e-300))
-    return logits - logits.mean()
-
-
-def _vectors(lifts: np.ndarray, by_class: np.ndarray, dim: int) -> np.ndarray:
-    """Vectors of heads [H + 1, 2 dim + 1] that the released counts imply; columns of standard deviation 1.
-
-    Left and right singular vectors of the table of pairs, and how much a head speaks for the last class rather than the
-    first. Zero where nothing is known.
-
-    Source: Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization", section 3.3.
-    """
-    num_heads = lifts.shape[1]
-    columns = np.zeros((num_heads + 1, 2 * dim + 1))
-    if np.any(lifts):
-        left, values, right = scipy.sparse.linalg.svds(scipy.sparse.csr_matrix(lifts), k=dim, random_state=0)
-        signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(dim)])
-        columns[:, :dim] = left * np.sqrt(values) * signs
-        columns[:num_heads, dim : 2 * dim] = right.T * np.sqrt(values) * signs
-    columns[:num_heads, -1] = by_class[-1] - by_class[0]
-    return columns / np.maximum(columns.std(axis=0), 1e-6)
