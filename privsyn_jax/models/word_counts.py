@@ -62,6 +62,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(num_tokens: int, num_classes: int, guess: np.ndarray, length: int) -> Layout:
+    """The layout for texts of `length` tokens at most, from a public guess of log frequencies [num_tokens]."""
     weights, expected = np.exp(-_WHITENING * guess), length * np.exp(guess)
     weights[PAD] = 0.0
     squared_norm = np.sum(np.square(weights) * (expected + np.square(expected)))
@@ -143,8 +144,8 @@ def _relative_deviations(deviation: np.ndarray, stddev: np.ndarray, present: np.
     """How far the frequency of a word in a class is from that in all, relative [num_classes, V].
 
     The part of the deviations from the mean of the classes that is a class's size is taken out; of the rest, what
-    stands out from the noise is kept, shrunk by the non-negative garrote (Breiman 1995): a few words that classes truly
-    differ in teach a classifier more than many that they seem to differ in.
+    stands out from the noise is kept, shrunk by the non-negative garrote (Breiman 1995), so that classes differ in
+    few words that they truly differ in rather than in many that they seem to differ in.
 
     Args:
       deviation: of the class's sum from the mean of the classes' sums, noisy.
