@@ -41,6 +41,7 @@ def main(description: str, columns: Sequence[str]) -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--size", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--quick", action="store_true", help="the smoke configuration")
+    parser.add_argument("--references", default="", help="folder for scores of models trained on real records")
     options = parser.parse_args()
     for name in options.configs.split(","):
         for epsilon in options.epsilons.split(","):
@@ -62,6 +63,7 @@ def one_run(
             sys.executable, "-m", "launch.run", f"--config=configs/{name}.py:{words}", f"--workdir={workdir}",
             f"--config.data.dir={options.data_dir}/{name.partition('_')[0]}",
             f"--config.privacy.seed={1000 + seed}", f"--config.seed={seed}",
+            f"--config.evaluation.references={options.references}",
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started

@@ -1,7 +1,7 @@
 """Text configs through the whole path: downstream scores, vocabulary, fluency and bits per byte, beside real data.
 
 python benchmarks/texts.py --data-dir FOLDER --json docs/results/text.json --configs imdb_ngram,imdb_language_model \
-    [--epsilons 0.5,1,2,inf] [--seeds 0,1,2] [--size gpu] [--quick]
+    [--epsilons 0.5,1,2,inf] [--seeds 0,1,2] [--size gpu] [--references FOLDER] [--quick]
 
 FOLDER holds imdb/; see config_runs.
 """

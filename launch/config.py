@@ -83,6 +83,7 @@ def finish_texts(config: Any, arg: str | None) -> Any:
         config.tokens.max_length = 24
         config.synthesis.num_samples = 100
         config.evaluation.lstm_steps, config.evaluation.lstm_length = 5, 24
+        config.evaluation.num_records = 500
         for name, value in {"width": 8, "released_dim": 4, "latent_dim": 4}.items():
             if name in config.model:
                 config.model[name] = value

@@ -274,6 +274,12 @@ class EvaluationSettings:
       classifier_shifts: whether these classifiers see their images shifted at random by up to a 14th of their size.
       lstm_steps: of the downstream LSTM of texts, on synthetic and on real ones alike.
       lstm_length: words of a text that the LSTM reads, at most.
+      num_records: real training and real held-out texts that synthetic ones are compared with, at most; 0 means all.
+      references: a folder, in which `private/` keeps scores of models trained on real texts for other runs on the same
+        texts; "" for none. Remove it when the code of an evaluation changes.
+      num_seeds: resamples of the records that the downstream models of tables are trained on besides, for intervals and
+        tests, and for models of real and synthetic records together; 0 for none of these, which is quicker.
+      boosting_seeds: whether boosting is trained on them too, which takes most of the time; else only once.
     """
 
     enabled: bool = True
@@ -283,15 +289,27 @@ class EvaluationSettings:
     classifier_shifts: bool = True
     lstm_steps: int = 800
     lstm_length: int = 128
+    num_records: int = 0
+    references: str = ""
+    num_seeds: int = 5
+    boosting_seeds: bool = False
 
     def __post_init__(self):
         require(
             self.features in ("trained", "random") or self.features.count(":") == 1,
             f"evaluation.features is {self.features!r}: give trained, random, or a function as module:function",
         )
-        for name, least in (("feature_images", 2), ("classifier_steps", 1), ("lstm_steps", 1), ("lstm_length", 1)):
+        for name, least in (
+            ("feature_images", 2),
+            *((name, 1) for name in ("classifier_steps", "lstm_steps", "lstm_length")),
+            ("num_records", 0),
+        ):
             value = getattr(self, name)
             require(value >= least, f"evaluation.{name} is {value}: give at least {least}")
+        require(
+            self.num_seeds == 0 or self.num_seeds >= 2,
+            f"evaluation.num_seeds is {self.num_seeds}: give at least 2 for an interval, or 0 for none",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from scipy.special import beta, softmax
 
 from privsyn_jax.evaluation import headline
+from privsyn_jax.evaluation.references import References
 from privsyn_jax.evaluation.texts import evaluate_texts, fluency, kneser_ney, lstm
 from privsyn_jax.evaluation.texts.bleu import self_bleu
 from privsyn_jax.evaluation.texts.copies import copied_share, copy_rows
 from privsyn_jax.evaluation.texts.divergence import divergence_rows, frontier_area
 from privsyn_jax.evaluation.texts.diversity import distinct_share, diversity_rows
 from privsyn_jax.evaluation.texts.function_words import TAGS, tags
-from privsyn_jax.evaluation.texts.membership import advantage, auc_interval, membership_rows, true_positive_rate
+from privsyn_jax.evaluation.texts.membership import membership_rows
 from privsyn_jax.evaluation.texts.syntax import (
     is_balanced,
     is_sentence,
@@ -484,40 +485,6 @@ def test_held_out_texts_of_another_kind_are_noticed():
     assert not copy_rows(*with_vectors(SYNTHETIC), seed=0)[0].skipped
 
 
-def test_interval_of_the_auc_equals_delong():
-    rng = np.random.default_rng(0)
-    members, others = rng.integers(0, 9, 40) + 1.0, rng.integers(0, 9, 30) + 0.0
-    wins = (members[:, None] > others[None, :]) + 0.5 * (members[:, None] == others[None, :])
-    variance = wins.mean(axis=1).var(ddof=1) / 40 + wins.mean(axis=0).var(ddof=1) / 30
-    found = auc_interval(members, others)
-    assert found.value == pytest.approx(wins.mean())
-    assert found.upper - found.lower == pytest.approx(2 * 1.959964 * math.sqrt(variance))
-    assert auc_interval(np.array([2.0, 3.0]), np.array([0.0, 1.0])) == (1, 1, 1)
-
-
-def test_interval_holds_the_true_auc_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    true_auc = 0.6381632  # P(N(0.5, 1) > N(0, 1)) = Phi(0.5 / sqrt 2)
-    found = [auc_interval(rng.normal(0.5, 1, 80), rng.normal(size=80)) for _ in range(400)]
-    share = np.mean([interval.lower < true_auc < interval.upper for interval in found])
-    assert abs(share - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 400)
-
-
-def test_advantage_is_not_chosen_on_what_it_is_measured_on():
-    rng = np.random.default_rng(0)
-    chance = [advantage(*rng.normal(size=(2, 20))) for _ in range(300)]
-    assert abs(np.mean(chance)) < 4 * np.std(chance) / math.sqrt(300)
-    assert advantage(np.array([3.0, 4, 3, 4]), np.array([1.0, 2, 1, 2])) == 1
-    assert advantage(np.ones(6), np.ones(6)) == 0
-
-
-def test_true_positive_rate_keeps_to_its_false_positives():
-    others = np.arange(200.0)
-    assert true_positive_rate(np.array([197.5, 198, 300, 0]), others, false_positive_rate=0.01) == 3 / 4
-    assert true_positive_rate(np.array([197.0, 198, 300, 0]), others, false_positive_rate=0.01) == 2 / 4
-    assert true_positive_rate(np.ones(5), np.ones(200), false_positive_rate=0.01) == 0
-
-
 @pytest.fixture(scope="module")
 def trained():
     rng = np.random.default_rng(0)
@@ -595,6 +562,44 @@ def evaluated(synthetic, *, schema=SCHEMA, train=TRAIN, test=TEST, seed=0):
 @pytest.fixture(scope="module")
 def good():
     return evaluated(SYNTHETIC)
+
+
+def test_real_scores_are_computed_once_for_the_same_records(good, tmp_path):
+    settings = dataclasses.replace(SETTINGS, references=str(tmp_path))
+
+    def announced(settings=settings, train=TRAIN, seed=0):
+        lines = []
+        found = evaluate_texts(SCHEMA, train, TEST, SYNTHETIC, settings=settings, seed=seed, announce=lines.append)
+        return found.metrics, sum("real texts" in line for line in lines)
+
+    assert announced() == (good.metrics, 2)
+    assert announced() == (good.metrics, 0)
+    assert announced(train=TRAIN._replace(labels=TRAIN.labels[::-1].copy()))[1] == 2
+    assert announced(seed=1)[1] == 2
+    assert announced(dataclasses.replace(settings, lstm_steps=31))[1] == 2
+    private = tmp_path / "private"
+    assert private.stat().st_mode & 0o077 == 0 and len(list(private.iterdir())) == 8
+
+
+def test_undefined_real_scores_are_kept_as_such(tmp_path):
+    def never():
+        raise AssertionError
+
+    references = References(str(tmp_path), TEST.texts, 3)
+    first = references.scores("linear", lambda: {"auc": np.nan, "f1": 0.5})
+    again = references.scores("linear", never)
+    assert (
+        list(first) == list(again)
+        and again["f1"] == first["f1"] == 0.5
+        and np.isnan([first["auc"], again["auc"]]).all()
+    )
+
+
+def test_fewer_real_texts_can_be_compared():
+    settings = dataclasses.replace(SETTINGS, num_records=50)
+    lines = []
+    evaluate_texts(SCHEMA, TRAIN, TEST, SYNTHETIC, settings=settings, seed=0, announce=lines.append)
+    assert "training the linear classifier on 50 real texts" in lines
 
 
 def test_good_texts_score_like_real_ones(good):

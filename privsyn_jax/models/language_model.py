@@ -84,7 +84,7 @@ def make(
     num_layers: int = 2,
     num_heads: int = 4,
     mlp_ratio: int = 2,
-    num_paired: int = 2000,
+    num_paired: int = 1000,
     temperature: float = 1.0,
     top_p: float = 1.0,
     min_length: int = 0,

@@ -20,7 +20,7 @@ def make(
     frequencies: Sequence[float],
     kinds: Sequence[int],
     order: int = 2,
-    num_paired: int = 2000,
+    num_paired: int = 1000,
     temperature: float = 1.0,
     top_p: float = 1.0,
     min_length: int = 0,

@@ -100,7 +100,7 @@ def make(
     word_dropout: float = 0.3,
     free_bits: float = 0.1,
     annealed_share: float = 0.3,
-    num_paired: int = 2000,
+    num_paired: int = 1000,
     temperature: float = 1.0,
     top_p: float = 1.0,
     min_length: int = 0,

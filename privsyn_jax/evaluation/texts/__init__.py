@@ -63,7 +63,7 @@ def evaluate_texts(
       train: real texts that the generator was trained on.
       test: real texts that it never saw.
       synthetic: any number of texts, at least one; classes may be absent, and texts without words are allowed.
-      settings: length and steps of the LSTM.
+      settings: number of real texts, length and steps of the LSTM, where scores of real texts are kept.
       seed: of classifiers and subsets.
       announce: told what comes next, a line each time; this takes minutes on a CPU.
 
@@ -74,6 +74,9 @@ def evaluate_texts(
         _checked(schema, described, texts)
         for described, texts in (("training", train), ("held-out", test), ("synthetic", synthetic))
     )
+    if settings.num_records:
+        rng = np.random.default_rng(seed)
+        train, test = (_some(texts, settings.num_records, rng) for texts in (train, test))
     announce("splitting texts into words")
     corpora = make_corpora(train, test, synthetic)
     shown = _drawn(schema, corpora.synthetic, seed)
@@ -99,6 +102,11 @@ def evaluate_texts(
         examples=[shown] if suspicious is None else [shown, suspicious],
         skipped=[*skipped, *(sentence for part in parts for sentence in part.skipped)],
     )
+
+
+def _some(texts: Texts, size: int, rng: np.random.Generator) -> Texts:
+    chosen = rng.permutation(len(texts.labels))[:size]
+    return Texts(texts.texts[chosen], texts.labels[chosen])
 
 
 def _drawn(schema: TextSchema, synthetic: Part, seed: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from privsyn_jax.evaluation.texts.vectors import Nearest, Vectors, nearest
 from privsyn_jax.evaluation.texts.words import Corpora, Words, excerpt, locate, runs
 
 RUN_LENGTH = 8
-MAX_QUERIES = 2_000  # texts whose neighbours are looked for
+MAX_QUERIES = 1_000  # texts whose neighbours are looked for
 NUM_SHOWN = 6
 _SHOWN_CHARACTERS = 600
 _NUM_ERRORS = 4  # standard errors from one half that are not chance

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from privsyn_jax.evaluation.references import References
 from privsyn_jax.evaluation.rows import Rows
 from privsyn_jax.evaluation.scores import classification_scores
 from privsyn_jax.evaluation.texts.lstm import NUM_WORDS, LSTMClassifier, predict, train_lstm
@@ -91,7 +94,7 @@ def utility_rows(
     Args:
       schema: public facts.
       corpora: the three sets, each with at least one word.
-      settings: of the LSTM.
+      settings: of the LSTM, and where scores of models trained on real texts are kept.
       seed: of its weights and order.
       announce: told what is being trained.
 
@@ -111,15 +114,25 @@ def utility_rows(
         "linear": lambda part: linear_probabilities(part, corpora.test.words, **shared),
         "lstm": lambda part: lstm_probabilities(part, corpora.test.words, **shared, settings=settings, seed=seed),
     }
-    for name, probabilities in trainings.items():
-        scored = []
-        for described, part in (("synthetic", corpora.synthetic), ("real", corpora.train)):
-            announce(f"training the {name} classifier on {len(part.labels):,} {described} texts")
-            scored.append(classification_scores(corpora.test.labels, probabilities(part), len(schema.classes)))
+    references = References(settings.references, *_facts(corpora, settings, seed))
+
+    def scores(name: str, described: str, part: Part) -> dict[str, float]:
+        announce(f"training the {name} classifier on {len(part.labels):,} {described} texts")
+        return classification_scores(corpora.test.labels, trainings[name](part), len(schema.classes))
+
+    for name in trainings:
+        found = scores(name, "synthetic", corpora.synthetic)
+        of_real = references.scores(name, functools.partial(scores, name, "real", corpora.train))
         for metric in METRICS:
-            found, undefined = (score[metric] for score in scored), "the held-out texts are of one class"
-            rows.add(f"{name}_{metric}", *found, higher_is_better=True, undefined=undefined)
+            undefined = "the held-out texts are of one class"
+            rows.add(f"{name}_{metric}", found[metric], of_real[metric], higher_is_better=True, undefined=undefined)
     return rows
+
+
+def _facts(corpora: Corpora, settings: EvaluationSettings, seed: int) -> tuple[Any, ...]:
+    """What the scores of models trained on real texts depend on."""
+    texts = [array for part in (corpora.train, corpora.test) for array in (part.texts, part.labels)]
+    return (*texts, settings.lstm_steps, settings.lstm_length, seed)
 
 
 def _features(words: Words, vocabulary_size: int) -> tuple[np.ndarray, np.ndarray]:
