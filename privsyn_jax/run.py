@@ -14,26 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from privsyn_jax import evaluation, report
 from privsyn_jax.data import dataset_of
+from privsyn_jax.evidence import attack_records, check_attacks
 from privsyn_jax.explain import plan_lines
 from privsyn_jax.files import write_json
 from privsyn_jax.fitted import Run, load
 from privsyn_jax.learn import learn, learn_along
 from privsyn_jax.modalities import Modality, modality_of
+from privsyn_jax.pages import epsilon_curve, page_of_run
 from privsyn_jax.plan import Plan, make_plan
-from privsyn_jax.privacy import accounting
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.training.attempt import open_attempt
 from privsyn_jax.training.processes import Leader, agree
-from privsyn_jax.training_log import TrainingLog, check_tensorboard, read_training_log
+from privsyn_jax.training_log import TrainingLog, check_tensorboard
 from privsyn_jax.types import AnySchema, Records, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir, plain
-
-_CURVE_POINTS = 12
 
 
 def prepare(settings: Settings) -> tuple[AnySchema, Plan]:
@@ -52,6 +50,7 @@ def prepare(settings: Settings) -> tuple[AnySchema, Plan]:
             f"{', '.join(modality.generators)}"
         )
     modality.check(schema, settings)
+    check_attacks(modality, settings.attacks.chosen)
     return schema, make_plan(settings, schema)
 
 
@@ -84,7 +83,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         write_json(workdir.root / "plan.json", plan.to_dict())
         clamped = records.clamped.open_under(workdir.private_folder)
         write_json(workdir.private / "clamped.json", {"notice": PRIVATE_NOTICE, **clamped})
-        curve = _epsilon_curve(plan)
+        curve = epsilon_curve(plan)
         lap, seconds = _stopwatch()
         if not (workdir.release.is_dir() or workdir.trained.is_dir()):
             run = _train(records, schema, plan, curve, settings, workdir, leader, announce)
@@ -104,12 +103,19 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
             _release(run, synthesis, workdir)
         workdir.forget()
         lap("sampling")
+        train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
         if settings.evaluation.enabled:
             announce("evaluating against real records (stays private)")
-            modality.evaluate(run, records, synthetic, schema, settings, workdir)
+            modality.evaluate(run, train, test, synthetic, schema, settings, workdir.evaluation, announce)
             lap("evaluation")
+        if settings.evaluation.enabled and settings.attacks.enabled:
+            attack_records(
+                modality, schema, train, test, synthetic,
+                folder=workdir.attacks, seed=settings.seed, names=settings.attacks.chosen, announce=announce,
+            )  # fmt: skip
+            lap("attacks")
         write_json(workdir.private / "timing.json", seconds)
-        _write_page(records, synthetic, schema, plan, curve, settings, workdir)
+        page_of_run(workdir, schema, settings, plan, curve, train, test, synthetic)
         return summary(workdir, modality)
 
 
@@ -118,10 +124,12 @@ def summary(workdir: Workdir, modality: Modality) -> list[str]:
     privacy = json.loads((workdir.release / "privacy_report.json").read_text())
     metrics_file = workdir.evaluation / "metrics.json"
     metrics = json.loads(metrics_file.read_text()) if metrics_file.is_file() else []
+    attacks_file = workdir.attacks / "attacks.json"
+    attacks = json.loads(attacks_file.read_text())["results"] if attacks_file.is_file() else []
     released = {"privacy report": workdir.release / "privacy_report.md", "page (private)": workdir.page}
     files = {name: str(workdir.release / file) for name, file in modality.released_files.items()}
     files |= {name: str(path) for name, path in released.items()}
-    return report.summary_lines(files, privacy, evaluation.headline(metrics))
+    return [*report.summary_lines(files, privacy, evaluation.headline(metrics)), *report.attack_lines(attacks)]
 
 
 def _train(
@@ -157,38 +165,6 @@ def _release(run: Run, synthesis: Any, workdir: Workdir) -> None:
         run.write(folder)
         if synthesis.exact or synthesis.rejected_on:
             write_json(folder / "acceptance.json", {k: v for k, v in synthesis._asdict().items() if k != "records"})
-
-
-def _write_page(records, synthetic, schema, plan, curve, settings, workdir: Workdir) -> None:
-    modality, metrics = modality_of(schema), []
-    if settings.evaluation.enabled:
-        metrics = json.loads((workdir.evaluation / "metrics.json").read_text())
-    files = {**modality.released_files, "privacy report": "privacy_report.md"}
-    common = {
-        "title": f"Synthetic {settings.data.name} by {settings.model['name']}",
-        "private_notice": PRIVATE_NOTICE,
-        "privacy": json.loads((workdir.release / "privacy_report.json").read_text()),
-        "plan": plan.to_dict(),
-        "headline": evaluation.headline(metrics),
-        "metrics": metrics,
-        "epsilon_over_steps": curve,
-        "training": read_training_log(workdir.private) if plan.levels else {},
-        "settings": plain(settings.to_dict()),
-        "files": {name: f"../release/{file}" for name, file in files.items()},
-        "environment": json.loads((workdir.root / "environment.json").read_text()),
-    }
-    page = modality.render(common, records, synthetic, schema, workdir)
-    temporary = workdir.page.with_suffix(".tmp")
-    temporary.write_text(page)
-    os.replace(temporary, workdir.page)
-
-
-def _epsilon_curve(plan: Plan) -> list[tuple[int, float]]:
-    """Epsilon after some numbers of steps, for the progress bar and the page; empty without noise."""
-    if not (plan.has_noise and plan.levels):
-        return []
-    steps = np.unique(np.linspace(0, plan.num_steps, _CURVE_POINTS).round().astype(int))
-    return accounting.epsilon_over_steps(plan.release_events, plan.training_events, steps.tolist(), plan.delta)
 
 
 def _stopwatch() -> tuple[Callable[[str], None], dict[str, float]]:

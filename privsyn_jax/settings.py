@@ -313,6 +313,26 @@ class EvaluationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class AttackSettings:
+    """Attacks on the synthetic records that a run ends with; the results stay under private/.
+
+    Shadow generators and audits have programs of their own, launch.attack and launch.audit.
+
+    Attributes:
+      enabled: whether they are made, where there is an evaluation.
+      names: of attacks, joined by commas, see evaluation.attacks; "all" for all that there are for such records.
+    """
+
+    enabled: bool = True
+    names: str = "all"
+
+    @property
+    def chosen(self) -> tuple[str, ...] | None:
+        """The names; None for all."""
+        return None if self.names == "all" else tuple(name.strip() for name in self.names.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One run.
 
@@ -329,6 +349,7 @@ class Settings:
     training: TrainingSettings = dataclasses.field(default_factory=TrainingSettings)
     synthesis: SynthesisSettings = dataclasses.field(default_factory=SynthesisSettings)
     evaluation: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
+    attacks: AttackSettings = dataclasses.field(default_factory=AttackSettings)
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _ALWAYS_FREE = (
     *(f"data.{name}" for name in ("dir", "path", "test_path", "schema")),
     *(f"training.{name}" for name in (*EXECUTION, "checkpoint_seconds", "tensorboard")),
 )
-_FREE_UNTIL_RELEASED = ("synthesis.", "evaluation.")
+_FREE_UNTIL_RELEASED = ("synthesis.", "evaluation.", "attacks.")
 
 
 class Workdir:
@@ -40,6 +40,7 @@ class Workdir:
         self.trained = self.private / "trained"
         self.ledger = self.private / "ledger.json"
         self.evaluation = self.private / "evaluation"
+        self.attacks = self.private / "attacks"
         self.page = self.private / "report.html"
 
     @property
@@ -153,6 +154,7 @@ def _claim(workdir: Workdir, settings: Mapping[str, Any], source: Mapping[str, A
     workdir.private.mkdir(mode=0o700, exist_ok=True)
     workdir.private.chmod(0o700)
     workdir.evaluation.mkdir(exist_ok=True)
+    workdir.attacks.mkdir(exist_ok=True)
     (workdir.private / "README.txt").write_text(PRIVATE_NOTICE + "\n")
     write_json(source_file, found)
     write_json(config, wanted)

@@ -1,14 +1,21 @@
 """Scores against scikit-learn's, and downstream models on tables with a known answer."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 from privsyn_jax.evaluation import scores
+from privsyn_jax.evaluation import utility as utility_module
 from privsyn_jax.evaluation.encode import Tables, encode_table, make_levels
-from privsyn_jax.evaluation.utility import utility_rows
-from privsyn_jax.types import Column
+from privsyn_jax.evaluation.significance import against_baseline
+from privsyn_jax.evaluation.statistics import holm
+from privsyn_jax.evaluation.utility import utility_of
+from privsyn_jax.settings import EvaluationSettings, settings_from_dict
+from privsyn_jax.types import Column, UserError
 
 CATEGORIES = ("low", "middle", "high")
 
@@ -90,13 +97,21 @@ def table(num_rows, seed, signal=3.0):
     )
 
 
-def utility(target, synthetic, *, drop=(), test=None):
+QUICK = EvaluationSettings(num_seeds=0)
+
+
+def judge(target, synthetic, *, drop=(), test=None, seed=0, settings=QUICK):
     frames = [table(300, 0), table(200, 1) if test is None else test, synthetic]
     columns = [column for column in COLUMNS if column.name not in drop]
     all_levels = [make_levels(column, [frame[column.name] for frame in frames]) for column in columns]
     tables = Tables(*(encode_table(all_levels, frame) for frame in frames))
-    rows, curves = utility_rows(all_levels, tables, target=target, seed=0)
-    return {row["metric"]: (row["value"], row["reference"]) for row in rows.metrics}, curves, rows.skipped
+    return utility_of(all_levels, tables, target=target, seed=seed, settings=settings)
+
+
+def utility(target, synthetic, *, drop=(), test=None):
+    found = judge(target, synthetic, drop=drop, test=test)
+    metrics = {row["metric"]: (row["value"], row["reference"]) for row in found.rows.metrics}
+    return metrics, found.curves, found.rows.skipped
 
 
 def test_a_faithful_table_scores_like_the_real_one_and_an_independent_one_does_not():
@@ -177,3 +192,97 @@ def test_a_class_with_one_record_does_not_stop_early_stopping():
     synthetic.loc[0, "grade"] = "high"
     metrics, _, _ = utility("grade", synthetic, drop=("size", "y", "day"))
     assert "boosting_auc" in metrics
+
+
+# --- seeds
+
+
+SEEDS = EvaluationSettings(num_seeds=4)
+DROP = ("size", "grade", "day")
+
+
+@pytest.fixture(scope="module")
+def faithful():
+    return judge("y", table(300, 2), drop=DROP, settings=SEEDS)
+
+
+@pytest.fixture(scope="module")
+def independent():
+    return judge("y", table(300, 2).assign(y=table(300, 3)["y"]), drop=DROP, settings=SEEDS)
+
+
+def of(tests, part, **wanted):
+    (found,) = [row for row in tests[part] if all(row[field] == value for field, value in wanted.items())]
+    return found
+
+
+def test_every_score_has_its_mean_and_interval_over_seeds(faithful):
+    tests = faithful.tests
+    assert tests["num_seeds"] == 4 and tests["seed"] == 0
+    json.dumps(tests, allow_nan=False)
+    for row in tests["scores"]:
+        if row["model"] == "boosting":
+            assert row["values"] == [] and row["mean"] is None
+            continue
+        interval = scipy.stats.ttest_1samp(row["values"], 0).confidence_interval(0.95)
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+        assert row["mean"] == pytest.approx(np.mean(row["values"])) and len(row["values"]) == 4
+    for row in faithful.rows.metrics:  # the rows are of models that saw every record, at the run's seed
+        if "majority" not in row["metric"]:
+            model = next(name for name in utility_module.CLASSIFIERS if row["metric"].startswith(name))
+            entry = of(tests, "scores", model=model, trained_on="synthetic", metric=row["metric"][len(model) + 1 :])
+            assert entry["value"] == row["value"]
+
+
+def test_a_difference_to_real_is_found_where_there_is_one_and_only_there(faithful, independent):
+    lost = of(independent.tests, "against_real", model="logistic_regression", trained_on="synthetic", metric="auc")
+    assert lost["difference"] < -0.1 and lost["high"] < 0 and lost["p_holm"] < 0.05
+    kept = of(faithful.tests, "against_real", model="logistic_regression", trained_on="synthetic", metric="auc")
+    assert abs(kept["difference"]) < 0.05
+    aucs = [row for row in independent.tests["against_real"] if row["metric"] == "auc"]
+    assert len(aucs) == 4  # two models, on synthetic records and on both kinds
+    assert [row["p_holm"] for row in aucs] == pytest.approx(holm([row["p_value"] for row in aucs]))
+    both = of(faithful.tests, "scores", model="mlp", trained_on="real_plus_synthetic", metric="auc")
+    assert both["value"] > 0.85
+
+
+def test_two_tables_are_compared_by_name_on_the_same_seeds(faithful, independent):
+    rows = against_baseline(faithful.tests, independent.tests, name="independent")
+    auc = next(r for r in rows if (r["model"], r["trained_on"], r["metric"]) == ("mlp", "synthetic", "auc"))
+    assert auc["baseline"] == "independent" and auc["difference"] > 0.1 and auc["low"] > 0
+    assert all(
+        row["difference"] == 0 and row["p_holm"] == 1 for row in against_baseline(*[faithful.tests] * 2, name="x")
+    )
+    with pytest.raises(UserError, match="has seed 1 and this table has 0"):
+        against_baseline(faithful.tests, {**independent.tests, "seed": 1}, name="x")
+    with pytest.raises(UserError, match="num_seeds to 2 or more"):
+        against_baseline(faithful.tests, judge("y", table(300, 2), drop=DROP).tests, name="x")
+
+
+def test_without_seeds_there_are_scores_but_no_intervals():
+    tests = judge("y", table(300, 2), drop=DROP).tests
+    assert tests["against_real"] == [] and {row["trained_on"] for row in tests["scores"]} == {"synthetic", "real"}
+    with pytest.raises(UserError, match="num_seeds is 1"):
+        settings_from_dict({"evaluation": {"num_seeds": 1}})
+
+
+def test_boosting_has_seeds_where_asked_for():
+    settings = EvaluationSettings(num_seeds=2, boosting_seeds=True)
+    tests = judge("size", table(100, 2), drop=("y", "grade", "day"), settings=settings).tests
+    assert len(of(tests, "scores", model="boosting", trained_on="synthetic", metric="rmse")["values"]) == 2
+
+
+def test_a_large_table_is_cut_and_the_cut_is_stated(monkeypatch):
+    monkeypatch.setattr(utility_module, "MAX_RECORDS", 120)
+    found = judge("y", table(300, 2), drop=DROP)
+    assert len(found.predictions.rows) == 120 and len(found.rows.skipped) == 3
+    assert "utility: 120 of 300 synthetic records, drawn at random, are used." in found.rows.skipped
+    assert found.predictions.probabilities["mlp"]["reference"].shape == (120, 2)
+    np.testing.assert_array_equal(found.predictions.labels, table(200, 1)["y"].to_numpy(int)[found.predictions.rows])
+
+
+def test_the_same_records_in_the_same_order_give_the_same_scores_as_real_ones():
+    found = judge("y", table(300, 0), drop=DROP, settings=EvaluationSettings(num_seeds=2))
+    assert all(row["value"] == row["reference"] for row in found.rows.metrics)
+    same = [row for row in found.tests["against_real"] if row["trained_on"] == "synthetic"]
+    assert same and all(row["difference"] == 0 and row["p_value"] == 1 for row in same)

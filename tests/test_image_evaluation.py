@@ -15,9 +15,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 import scipy.linalg
+from scipy.spatial.distance import cdist
 
 from privsyn_jax.evaluation import headline
 from privsyn_jax.evaluation.images import classifiers, evaluate_images, grid_png, neighbours, nets, utility
+from privsyn_jax.evaluation.images.coverage import coverage_metrics
 from privsyn_jax.evaluation.images.features import custom_features, random_features
 from privsyn_jax.evaluation.images.frechet import frechet_distance, kernel_distance, moments
 from privsyn_jax.evaluation.images.neighbours import nearest, neighbour_rows
@@ -400,3 +402,30 @@ def test_nets_reach_their_accuracy_on_mnist():
         net = make(num_classes=10)
         params = classifiers.train_classifier(net, train, num_steps=1000, max_shift=2, key=jax.random.key(0))
         assert accuracy(net, params, test) > 0.98
+
+
+def test_precision_and_recall_agree_with_counting_balls():
+    rng = np.random.default_rng(0)
+    real, synthetic = rng.normal(size=(40, 3)), rng.normal(1.5, 0.8, (30, 3))
+
+    def radii(points):
+        return np.sort(cdist(points, points), axis=1)[:, 4]  # the 0th is the point itself
+
+    across = cdist(real, synthetic)
+    in_real, in_synthetic = across <= radii(real)[:, None], across <= radii(synthetic)[None, :]
+    found = coverage_metrics(real.astype(np.float32), synthetic.astype(np.float32), num_neighbours=4)
+    expected = [in_real.any(0).mean(), in_synthetic.any(1).mean(), in_real.sum(0).mean() / 4, in_real.any(1).mean()]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert 0 < found.precision < 1 and 0 < found.recall < 1
+
+
+def test_a_collapsed_generator_has_precision_without_recall():
+    rng = np.random.default_rng(1)
+    real = rng.normal(size=(200, 4)).astype(np.float32)
+    same = coverage_metrics(real, real)
+    assert same.precision == same.recall == same.coverage == 1
+    collapsed = np.repeat(real[np.abs(real).sum(axis=1).argmin()][None], 200, axis=0)
+    found = coverage_metrics(real, collapsed + rng.normal(0, 1e-3, real.shape).astype(np.float32))
+    assert found.precision == 1 and found.recall < 0.05 and found.coverage < 0.1
+    with pytest.raises(ValueError, match="more than num_neighbours = 5"):
+        coverage_metrics(real[:5], real)

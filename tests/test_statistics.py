@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privsyn_jax.evaluation.statistics import holm, paired
+from privsyn_jax.evaluation.statistics import holm, mean_interval, paired, paired_family
 
 CONTESTANT, BASELINE = [0.88, 0.91, 0.87, 0.90, 0.93], [0.86, 0.90, 0.88, 0.87, 0.90]
 
@@ -77,3 +77,35 @@ def test_false_alarms_over_a_family_stay_rare():
         p_values = [paired(baseline + rng.normal(size=6), baseline).p_value for _ in range(8)]
         alarms += min(holm(p_values)) < 0.05
     assert alarms / 400 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8))
+def test_the_interval_of_a_mean_is_the_t_tests(values):
+    found = mean_interval(values)
+    assert found.mean == pytest.approx(np.mean(values), abs=1e-12)
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=1e-9)
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        found = mean_interval(rng.normal(size=3))
+        covered += found.low < 0 < found.high
+    assert abs(covered / 2000 - 0.95) < 4 * math.sqrt(0.05 * 0.95 / 2000)
+    assert all(map(math.isnan, mean_interval([1.0]))) and all(map(math.isnan, mean_interval([math.nan, 2.0])))
+
+
+def test_a_family_is_corrected_over_all_that_both_have():
+    rng = np.random.default_rng(0)
+    baseline = {("auc",): rng.normal(size=5), ("f1",): rng.normal(size=5), ("absent",): rng.normal(size=5)}
+    contestant = {("auc",): baseline["auc",] + 1 + 0.1 * rng.normal(size=5), ("f1",): rng.normal(size=5)}
+    contestant["undefined",] = [math.nan] * 5
+    found = paired_family(contestant, {**baseline, ("undefined",): [0.0] * 5})
+    assert set(found) == {("auc",), ("f1",)}
+    p_values = [scipy.stats.ttest_rel(contestant[name], baseline[name]).pvalue for name in found]
+    assert [row["p_value"] for row in found.values()] == pytest.approx(p_values)
+    assert [row["p_holm"] for row in found.values()] == pytest.approx(holm(p_values))
+    assert found["auc",]["difference"] > 0.9
+    equal = paired_family({("a",): [1.0, 2.0]}, {("a",): [0.0, 1.0]})["a",]
+    assert equal["effect"] is None and equal["p_value"] == 0.0

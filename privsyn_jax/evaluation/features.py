@@ -29,6 +29,12 @@ def standardisation(table: Encoded) -> Standardisation:
     return Standardisation(mean, np.where(stddev > _MIN_STDDEV, stddev, 1.0))
 
 
+def num_features(all_levels: Sequence[Levels], *, exclude: str) -> int:
+    """Columns of `feature_matrix`."""
+    kept = [levels for levels in all_levels if levels.column.name != exclude]
+    return sum(1 + int(levels.occurs[-1]) if levels.is_numeric else int(levels.occurs.sum()) for levels in kept)
+
+
 def feature_matrix(
     all_levels: Sequence[Levels], table: Encoded, statistics: Standardisation, *, exclude: str
 ) -> np.ndarray:

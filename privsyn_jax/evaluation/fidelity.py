@@ -1,4 +1,4 @@
-"""How far a synthetic sample is from a real one: jitted metrics on arrays, lower is better for all."""
+"""How far histograms and correlations of a synthetic table are from real ones; jitted, lower is better for all."""
 
 from __future__ import annotations
 
@@ -8,43 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-CHUNK_ROWS = 4096  # rows whose one-hots are in memory at once
+from privsyn_jax.evaluation.sums import CHUNK_ROWS, row_product
+
 KL_SMOOTHING = 0.5  # added to the count of every level that occurs in either table (Jeffreys' prior)
 _MIN_VARIANCE = 1e-6  # of a column standardised over all its rows: below it a pair's subset is constant
-
-
-@jax.jit
-def emd(real, synthetic):
-    """1-Wasserstein (earth mover's) distance between two samples of one column, exactly.
-
-    The area between the two empirical distribution functions.
-
-    Args:
-      real: float [n], scaled to [0, 1] by public bounds; NaN is missing and left out.
-      synthetic: float [m], scaled the same way.
-
-    Returns:
-      Scalar >= 0 in units of the scaled column; 0 for equal samples. NaN if either has no value at all.
-
-    Source: Vallender 1974, "Calculation of the Wasserstein distance between probability distributions
-      on the line".
-    """
-    values = jnp.concatenate([real, synthetic])
-    is_real = jnp.arange(len(values)) < len(real)
-    is_present = ~jnp.isnan(values)
-    values = jnp.where(is_present, values, jnp.inf)
-    values, from_real, from_synthetic = jax.lax.sort(
-        (values, (is_real & is_present).astype(jnp.int32), (~is_real & is_present).astype(jnp.int32)),
-        num_keys=1,
-    )
-    below_real, below_synthetic = jnp.cumsum(from_real), jnp.cumsum(from_synthetic)
-    is_smaller = below_real[-1] <= below_synthetic[-1]
-    few = jnp.where(is_smaller, below_real, below_synthetic)
-    many = jnp.where(is_smaller, below_synthetic, below_real)
-    # few / few[-1] - many / many[-1], written so that rounding leaves exactly 0 for equal samples.
-    gap = (few - many) / many[-1] + few * ((many[-1] - few[-1]) / many[-1] / few[-1])
-    width = jnp.where(jnp.isfinite(values[1:]), values[1:] - values[:-1], 0.0)
-    return jnp.sum(jnp.abs(gap[:-1]) * width)
 
 
 @jax.jit
@@ -65,7 +32,7 @@ def total_variation(real_counts, synthetic_counts):
 
 @jax.jit
 def kl_divergence(real_counts, synthetic_counts):
-    """Kullback-Leibler divergence KL(real || synthetic) of two smoothed histograms.
+    """Kullback-Leibler divergence KL(real || synthetic) of two smoothed histograms; swap the arguments for the reverse.
 
     KL_SMOOTHING is added to every level that occurs in either table, so the result is finite.
 
@@ -100,7 +67,7 @@ def pair_counts(codes, num_codes):
     Returns:
       int32 [S, S], exact; the diagonal holds the 1-way histograms.
     """
-    cell_column, cell_code = _cells(num_codes)
+    cell_column, cell_code = pair_cells(num_codes)
     num_rows = codes.shape[0]
     padding = -num_rows % CHUNK_ROWS
     padded = jnp.pad(codes, ((0, padding), (0, 0)), constant_values=-1)  # -1 is in no cell
@@ -125,7 +92,7 @@ def pairwise_total_variation(real_pairs, synthetic_pairs, num_codes):
     Returns:
       float [D, D] in [0, 1], symmetric; the diagonal is the 1-way total variation.
     """
-    cell_column, _ = _cells(num_codes)
+    cell_column, _ = pair_cells(num_codes)
     cells_of = jax.nn.one_hot(cell_column, len(num_codes))  # [S, D]
 
     def probabilities(pairs):
@@ -133,7 +100,8 @@ def pairwise_total_variation(real_pairs, synthetic_pairs, num_codes):
         return pairs / num_rows
 
     difference = jnp.abs(probabilities(real_pairs) - probabilities(synthetic_pairs))
-    return 0.5 * cells_of.T @ difference @ cells_of
+    exact = jax.lax.Precision.HIGHEST  # no half-precision products on accelerators
+    return 0.5 * jnp.matmul(jnp.matmul(cells_of.T, difference, precision=exact), cells_of, precision=exact)
 
 
 @jax.jit
@@ -141,7 +109,7 @@ def correlation(values):
     """Pearson correlation of all pairs of columns, each over the rows where both are present.
 
     Args:
-      values: float [n, d]; NaN is missing.
+      values: float [n, d]; NaN is missing. Centre columns of large mean and small spread first, in double precision.
 
     Returns:
       float [d, d] in [-1, 1]; NaN for a pair in which a column is constant (or has fewer than two rows).
@@ -152,10 +120,10 @@ def correlation(values):
     scale = jnp.sqrt(jnp.mean(jnp.square(centred), axis=0, keepdims=True))
     standard = centred / jnp.where(scale > 0, scale, 1.0)
     present = is_present.astype(standard.dtype)
-    num_rows = present.T @ present
-    mean = standard.T @ present / num_rows  # [i, j]: of column i over the rows where j is present too
-    variance = jnp.square(standard).T @ present / num_rows - jnp.square(mean)
-    covariance = standard.T @ standard / num_rows - mean * mean.T
+    num_rows = row_product(present, present)
+    mean = row_product(standard, present) / num_rows  # [i, j]: of column i over the rows where j is present too
+    variance = row_product(jnp.square(standard), present) / num_rows - jnp.square(mean)
+    covariance = row_product(standard, standard) / num_rows - mean * mean.T
     defined = (variance > _MIN_VARIANCE) & (variance.T > _MIN_VARIANCE)
     product = jnp.where(defined, variance * variance.T, 1.0)
     return jnp.where(defined, jnp.clip(covariance / jnp.sqrt(product), -1.0, 1.0), jnp.nan)
@@ -177,7 +145,7 @@ def correlation_difference(real_correlation, synthetic_correlation):
     return jnp.sum(jnp.where(counted, difference, 0.0)) / jnp.sum(counted)
 
 
-def _cells(num_codes):
+def pair_cells(num_codes):
     """Column and code of each of the S = sum(num_codes) cells, both int32 [S]."""
     sizes = np.asarray(num_codes)
     column = np.repeat(np.arange(len(sizes)), sizes)

@@ -1,9 +1,9 @@
-"""Paired comparisons: the same seeds under two conditions."""
+"""Means with intervals over seeds, and paired comparisons: the same seeds under two conditions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,27 @@ class Paired(NamedTuple):
     p_value: float
     wilcoxon: float
     effect: float
+
+
+class Mean(NamedTuple):
+    """The mean of n seeds with its 95 % interval by Student's t."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """Mean and 95 % interval of finite values, one per seed; NaN with fewer than two of them.
+
+    Source: Student 1908, "The Probable Error of a Mean".
+    """
+    present = np.asarray(values, float)
+    present = present[np.isfinite(present)]
+    if len(present) < 2:
+        return Mean(*[math.nan] * 3)
+    half = stats.t.ppf(0.975, len(present) - 1) * present.std(ddof=1) / math.sqrt(len(present))
+    return Mean(float(present.mean()), float(present.mean() - half), float(present.mean() + half))
 
 
 def paired(contestant: Sequence[float], baseline: Sequence[float]) -> Paired:
@@ -77,3 +98,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(made) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def paired_family(
+    contestant: Mapping[tuple[str, ...], Sequence[float]], baseline: Mapping[tuple[str, ...], Sequence[float]]
+) -> dict[tuple[str, ...], dict[str, float | None]]:
+    """Paired t-tests of every score that both have, adjusted over all of them together by Holm's method.
+
+    Args:
+      contestant: name of a score -> its values, one per seed.
+      baseline: likewise, for the same seeds in the same order.
+
+    Returns:
+      Name -> {"difference" (contestant minus baseline), "low", "high", "p_value", "p_holm", "wilcoxon", "effect"}, see
+      `Paired`; effect is None where it is infinite. A score without two pairs of finite values is left out.
+
+    Raises:
+      ValueError: one of fewer than two seeds, or of numbers of seeds that differ.
+    """
+    found = {name: paired(values, baseline[name]) for name, values in contestant.items() if name in baseline}
+    found = {name: test for name, test in found.items() if math.isfinite(test.mean)}
+    adjusted = holm([test.p_value for test in found.values()])
+    return {
+        name: {
+            "difference": test.mean,
+            **{field: getattr(test, field) for field in ("low", "high", "p_value")},
+            "p_holm": p_holm,
+            "wilcoxon": test.wilcoxon,
+            "effect": test.effect if math.isfinite(test.effect) else None,
+        }
+        for (name, test), p_holm in zip(found.items(), adjusted, strict=True)
+    }

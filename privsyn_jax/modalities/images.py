@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from privsyn_jax import report
+from privsyn_jax.data.images.own import read_synthetic
 from privsyn_jax.data.images.schema import image_schema_to_dict
 from privsyn_jax.data.procedural import procedural_images
+from privsyn_jax.evaluation.attacks import IMAGE_ATTACKS, attack_images
 from privsyn_jax.evaluation.images import evaluate_images
 from privsyn_jax.evaluation.images.grid import grid_png
 from privsyn_jax.files import write_bytes, write_json
@@ -31,8 +33,8 @@ from privsyn_jax.synthesis.labelled import synthesize, wanted_classes
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.warm_up import warm_up
 from privsyn_jax.transforms.images import ImageTransform
-from privsyn_jax.types import Generator, Images, ImageSchema, Params, Records, Stage, UserError
-from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir
+from privsyn_jax.types import Generator, Images, ImageSchema, Params, Stage, UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE
 
 
 def check(schema: ImageSchema, settings: Settings) -> None:
@@ -137,18 +139,25 @@ def write(images: Images, schema: ImageSchema, folder: Path) -> None:
 
 
 def evaluate(
-    run: Any, records: Records, synthetic: Images, schema: ImageSchema, settings: Settings, workdir: Workdir
+    run: Any,
+    train: Images,
+    test: Images,
+    synthetic: Images,
+    schema: ImageSchema,
+    settings: Settings,
+    folder: Path,
+    announce: Callable[[str], None],
 ) -> None:
     del run
-    train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
-    result = evaluate_images(schema, train, test, synthetic, settings=settings.evaluation, seed=settings.seed)
-    write_json(workdir.evaluation / "metrics.json", result.metrics)
+    of_images = settings.evaluation
+    result = evaluate_images(schema, train, test, synthetic, settings=of_images, seed=settings.seed, announce=announce)
+    write_json(folder / "metrics.json", result.metrics)
     names = {}
     for number, (caption, png) in enumerate(result.pictures.items()):
         names[caption] = f"picture_{number}.png"
-        write_bytes(workdir.evaluation / names[caption], png)
+        write_bytes(folder / names[caption], png)
     details = {"notice": PRIVATE_NOTICE, "pictures": names, "skipped": result.skipped}
-    write_json(workdir.evaluation / "details.json", details)
+    write_json(folder / "details.json", details)
 
 
 def metrics_of(run: Any, schema: ImageSchema, train: Images, test: Images, synthetic: Images, settings: Settings):
@@ -157,20 +166,19 @@ def metrics_of(run: Any, schema: ImageSchema, train: Images, test: Images, synth
 
 
 def render(
-    common: Mapping[str, Any], records: Records, synthetic: Images, schema: ImageSchema, workdir: Workdir
+    common: Mapping[str, Any], train: Images, test: Images, synthetic: Images, schema: ImageSchema, folder: Path
 ) -> str:
     details = {"pictures": {}, "skipped": ["the evaluation was switched off"]}
     if common["metrics"]:
-        details = json.loads((workdir.evaluation / "details.json").read_text())
-    names, folder = details["pictures"], workdir.private_folder
+        details = json.loads((folder / "details.json").read_text())
     return report.render_image_page(
         report.ImagePageData(
             **common,
-            pictures={caption: (workdir.evaluation / name).read_bytes() for caption, name in names.items()},
+            pictures={caption: (folder / name).read_bytes() for caption, name in details["pictures"].items()},
             skipped=details["skipped"],
             num_synthetic=len(synthetic.labels),
-            num_train=len(records.train.open_under(folder).labels),
-            num_test=len(records.test.open_under(folder).labels),
+            num_train=len(train.labels),
+            num_test=len(test.labels),
             schema=schema,
         )
     )
@@ -189,7 +197,10 @@ IMAGES = Modality(
     finish=lambda images, schema, dtypes: images,
     write=write,
     released_files={"synthetic images": "synthetic.npz", "some of them": "grid.png"},
+    read_synthetic=read_synthetic,
     evaluate=evaluate,
+    attacks=IMAGE_ATTACKS,
+    attack=attack_images,
     render=render,
     metrics=metrics_of,
     schema_to_dict=image_schema_to_dict,

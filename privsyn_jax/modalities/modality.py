@@ -23,9 +23,12 @@ class Modality(NamedTuple):
       finish: (records, schema, dtypes) -> the form in which `Run.sample` hands them out.
       write: (records, schema, folder) -> None, writes the synthetic records to be released.
       released_files: what each file of a release is -> its name.
-      evaluate: (run, records, synthetic, schema, settings, workdir) -> None, writes metrics.json and what the page
-        needs; run is a fitted.Run.
-      render: (common fields of the page, records, synthetic, schema, workdir) -> HTML.
+      read_synthetic: (path, schema) -> (synthetic records made by whomever, sentences on what is odd about them).
+      evaluate: (run, train, test, synthetic, schema, settings, folder, announce) -> None, writes metrics.json and what
+        the page needs into a folder that is private; run is a fitted.Run, or None for records made elsewhere.
+      attacks: by name, those that need records only.
+      attack: (schema, train, test, synthetic, *, seed, names, announce) -> attacks.AttackReport.
+      render: (common fields of the page, train, test, synthetic, schema, the folder of `evaluate`) -> HTML.
       metrics: (run, schema, train, test, synthetic, settings) -> rows of metrics.json.
       schema_to_dict: schema -> plain JSON.
       public_facts: schema -> sentences, first of all that the guarantee takes as known.
@@ -43,7 +46,10 @@ class Modality(NamedTuple):
     finish: Callable[..., Any]
     write: Callable[..., None]
     released_files: Mapping[str, str]
+    read_synthetic: Callable[..., tuple[Any, list[str]]]
     evaluate: Callable[..., None]
+    attacks: Mapping[str, Callable[..., Any]]
+    attack: Callable[..., Any]
     render: Callable[..., str]
     metrics: Callable[..., list[dict[str, Any]]]
     schema_to_dict: Callable[..., dict[str, Any]]

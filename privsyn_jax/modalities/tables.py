@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +13,10 @@ import pandas as pd
 
 from privsyn_jax import evaluation, report
 from privsyn_jax.data.dtypes import restore_dtypes
+from privsyn_jax.data.foreign import read_foreign
 from privsyn_jax.data.schema import schema_to_dict
 from privsyn_jax.data.validate import to_file_frame
+from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
 from privsyn_jax.files import write_json
 from privsyn_jax.modalities.modality import Modality
 from privsyn_jax.models import GENERATORS, TABLE_GENERATORS
@@ -29,8 +32,8 @@ from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer, fit_public, unknown_columns
 from privsyn_jax.transforms.grid import make_grid
-from privsyn_jax.types import Generator, Records, Schema, UserError
-from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir
+from privsyn_jax.types import Generator, Schema, UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE
 
 _UNKNOWN_CATEGORIES = 20  # assumed for a column whose categories are yet to be bought
 _CONDITIONED = "The synthetic rows met synthesis.conditions and are compared with all real rows: expect a difference."
@@ -146,36 +149,63 @@ def write(frame: pd.DataFrame, schema: Schema, folder: Path) -> None:
 
 
 def evaluate(
-    run: Any, records: Records, synthetic: pd.DataFrame, schema: Schema, settings: Settings, workdir: Workdir
+    run: Any,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    schema: Schema,
+    settings: Settings,
+    folder: Path,
+    announce: Callable[[str], None],
 ) -> None:
-    del run
-    train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
-    result = evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed)
-    write_json(workdir.evaluation / "metrics.json", result.metrics)
+    del run, announce
+    result = evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed, settings=settings.evaluation)
+    write_json(folder / "metrics.json", result.metrics)
     conditions = [_CONDITIONED] if settings.synthesis.conditions else []
     details = {
         "notice": PRIVATE_NOTICE,
         "curves": result.curves,
         "pair_errors": result.pair_errors,
         "skipped": [*conditions, *result.skipped],
+        "tests": result.tests,
+        "fairness": result.fairness,
     }
-    write_json(workdir.evaluation / "details.json", details)
+    write_json(folder / "details.json", details)
+
+
+def metrics_of(
+    run: Any, schema: Schema, train: pd.DataFrame, test: pd.DataFrame, synthetic: pd.DataFrame, settings: Settings
+) -> list[dict[str, Any]]:
+    """Without the models of further seeds, which add tests but no rows."""
+    del run
+    once = dataclasses.replace(settings.evaluation, num_seeds=0)
+    return evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed, settings=once).metrics
 
 
 def render(
-    common: Mapping[str, Any], records: Records, synthetic: pd.DataFrame, schema: Schema, workdir: Workdir
+    common: Mapping[str, Any],
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    synthetic: pd.DataFrame,
+    schema: Schema,
+    folder: Path,
 ) -> str:
-    details = {"curves": {}, "pair_errors": {}, "skipped": ["the evaluation was switched off"]}
+    details = {
+        "curves": {},
+        "pair_errors": {},
+        "skipped": ["the evaluation was switched off"],
+        "tests": {},
+        "fairness": {},
+    }
     if common["metrics"]:
-        details = json.loads((workdir.evaluation / "details.json").read_text())
+        details = json.loads((folder / "details.json").read_text())
+    names = ("curves", "pair_errors", "skipped", "tests", "fairness")
     return report.render_page(
         report.PageData(
             **common,
-            curves=details["curves"],
-            pair_errors=details["pair_errors"],
-            skipped=details["skipped"],
-            train=records.train.open_under(workdir.private_folder),
-            test=records.test.open_under(workdir.private_folder),
+            **{name: details[name] for name in names},
+            train=train,
+            test=test,
             synthetic=synthetic,
             schema=schema,
         )
@@ -203,11 +233,12 @@ TABLES = Modality(
     finish=restore_dtypes,
     write=write,
     released_files={"synthetic table": "synthetic.csv"},
+    read_synthetic=read_foreign,
     evaluate=evaluate,
+    attacks=TABLE_ATTACKS,
+    attack=attack_table,
     render=render,
-    metrics=lambda run, schema, train, test, synthetic, settings: (
-        evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed).metrics
-    ),
+    metrics=metrics_of,
     schema_to_dict=schema_to_dict,
     public_facts=lambda schema: [
         "column names, order and kinds; bounds, categories, point masses and nullability as the schema states them"

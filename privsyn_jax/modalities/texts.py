@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from privsyn_jax import report
+from privsyn_jax.data.texts.own import read_synthetic
 from privsyn_jax.data.texts.schema import text_schema_to_dict
+from privsyn_jax.evaluation.attacks import TEXT_ATTACKS, attack_texts
 from privsyn_jax.evaluation.rows import Rows
 from privsyn_jax.evaluation.texts import evaluate_texts
 from privsyn_jax.files import write_json
@@ -32,8 +34,8 @@ from privsyn_jax.transforms.texts import TextTransform, public_transform
 from privsyn_jax.transforms.tokens import FIRST
 from privsyn_jax.transforms.tokens.buy import buy_words
 from privsyn_jax.transforms.tokens.words import WordTokenizer
-from privsyn_jax.types import CountStage, Generator, Records, Texts, TextSchema, Tokens, UserError
-from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir
+from privsyn_jax.types import CountStage, Generator, Texts, TextSchema, Tokens, UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE
 
 _JUDGED = 2_000  # real texts whose likelihood is taken
 
@@ -135,13 +137,21 @@ def write(texts: Texts, schema: TextSchema, folder: Path) -> None:
 
 
 def evaluate(
-    run: Any, records: Records, synthetic: Texts, schema: TextSchema, settings: Settings, workdir: Workdir
+    run: Any,
+    train: Texts,
+    test: Texts,
+    synthetic: Texts,
+    schema: TextSchema,
+    settings: Settings,
+    folder: Path,
+    announce: Callable[[str], None],
 ) -> None:
-    train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
-    result = evaluate_texts(schema, train, test, synthetic, settings=settings.evaluation, seed=settings.seed)
-    write_json(workdir.evaluation / "metrics.json", [*result.metrics, *likelihood_rows(run, train, test, settings)])
+    of_texts = settings.evaluation
+    result = evaluate_texts(schema, train, test, synthetic, settings=of_texts, seed=settings.seed, announce=announce)
+    likelihoods = likelihood_rows(run, train, test, settings) if run is not None else []
+    write_json(folder / "metrics.json", [*result.metrics, *likelihoods])
     details = {"notice": PRIVATE_NOTICE, "examples": result.examples, "skipped": result.skipped}
-    write_json(workdir.evaluation / "details.json", details)
+    write_json(folder / "details.json", details)
 
 
 def metrics_of(run: Any, schema: TextSchema, train: Texts, test: Texts, synthetic: Texts, settings: Settings):
@@ -166,19 +176,20 @@ def likelihood_rows(run: Any, train: Texts, test: Texts, settings: Settings) -> 
     return rows.metrics
 
 
-def render(common: Mapping[str, Any], records: Records, synthetic: Texts, schema: TextSchema, workdir: Workdir) -> str:
+def render(
+    common: Mapping[str, Any], train: Texts, test: Texts, synthetic: Texts, schema: TextSchema, folder: Path
+) -> str:
     details = {"examples": [], "skipped": ["the evaluation was switched off"]}
     if common["metrics"]:
-        details = json.loads((workdir.evaluation / "details.json").read_text())
-    folder = workdir.private_folder
+        details = json.loads((folder / "details.json").read_text())
     return report.render_text_page(
         report.TextPageData(
             **common,
             examples=details["examples"],
             skipped=details["skipped"],
             num_synthetic=len(synthetic.texts),
-            num_train=len(records.train.open_under(folder).texts),
-            num_test=len(records.test.open_under(folder).texts),
+            num_train=len(train.texts),
+            num_test=len(test.texts),
             schema=schema,
         )
     )
@@ -201,7 +212,10 @@ TEXTS = Modality(
     finish=lambda texts, schema, dtypes: to_frame(texts, schema),
     write=write,
     released_files={"synthetic texts": "synthetic.jsonl"},
+    read_synthetic=read_synthetic,
     evaluate=evaluate,
+    attacks=TEXT_ATTACKS,
+    attack=attack_texts,
     render=render,
     metrics=metrics_of,
     schema_to_dict=text_schema_to_dict,

@@ -4,13 +4,14 @@ from privsyn_jax.report.guarantee import membership_advantage_bound
 from privsyn_jax.report.images import ImagePageData, render_image_page
 from privsyn_jax.report.page import PageData, render_page
 from privsyn_jax.report.privacy import privacy_markdown
-from privsyn_jax.report.summary import summary_lines
+from privsyn_jax.report.summary import attack_lines, summary_lines
 from privsyn_jax.report.texts import TextPageData, render_text_page
 
 __all__ = [
     "ImagePageData",
     "PageData",
     "TextPageData",
+    "attack_lines",
     "membership_advantage_bound",
     "privacy_markdown",
     "render_image_page",

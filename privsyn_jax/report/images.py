@@ -33,6 +33,7 @@ class ImagePageData(NamedTuple):
       settings: the configuration, nested.
       files: what each file is -> its path relative to the folder of the page.
       environment: versions, host, command.
+      attacks, attacks_skipped, audits: see `report.page.PageData`.
     """
 
     title: str
@@ -52,6 +53,9 @@ class ImagePageData(NamedTuple):
     settings: Mapping[str, Any]
     files: Mapping[str, str]
     environment: Mapping[str, Any]
+    attacks: Sequence[Mapping[str, Any]] = ()
+    attacks_skipped: Sequence[str] = ()
+    audits: Sequence[Mapping[str, Any]] = ()
 
 
 class Picture(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jinja2
@@ -13,6 +14,8 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from privsyn_jax.report import figures, guarantee, privacy, tables
+from privsyn_jax.report.attacks import attack_parts
+from privsyn_jax.report.groups import GAP_HEADER, GROUP_HEADER, SEED_HEADER, fairness_parts, seed_rows
 from privsyn_jax.report.marginals import Marginal, draw_marginal
 from privsyn_jax.report.numbers import (
     finite_or_none,
@@ -32,7 +35,7 @@ class PageData(NamedTuple):
     Attributes:
       title: heading of the page.
       private_notice: first line of the page; says that it must not be published.
-      privacy: the content of privacy_report.json.
+      privacy: the content of privacy_report.json; empty for records of unknown origin.
       plan: the content of plan.json.
       headline: the entries of metrics.json that come first, optionally with a `label`.
       metrics: the content of metrics.json.
@@ -49,6 +52,11 @@ class PageData(NamedTuple):
       settings: the configuration, nested.
       files: what each file is -> its path relative to the folder of the page.
       environment: versions, host, command.
+      attacks: results, see `attacks.attack_parts`.
+      attacks_skipped: one sentence for each attack that could not be made.
+      audits: results, see `attacks.attack_parts`.
+      tests: see `evaluation.Evaluation`; may be empty.
+      fairness: likewise.
     """
 
     title: str
@@ -69,6 +77,11 @@ class PageData(NamedTuple):
     settings: Mapping[str, Any]
     files: Mapping[str, str]
     environment: Mapping[str, Any]
+    attacks: Sequence[Mapping[str, Any]] = ()
+    attacks_skipped: Sequence[str] = ()
+    audits: Sequence[Mapping[str, Any]] = ()
+    tests: Mapping[str, Any] = MappingProxyType({})
+    fairness: Mapping[str, Any] = MappingProxyType({})
 
 
 def render_page(data: PageData) -> str:
@@ -93,7 +106,7 @@ def render(template: str, data: Any, parts: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(number=format_number, epsilon=format_epsilon, setting=format_setting, unbroken=_unbroken)
-    shared = {**_privacy_parts(data), **_metric_parts(data), **_making_parts(data)}
+    shared = {**_privacy_parts(data), **_metric_parts(data), **attack_parts(data), **_making_parts(data)}
     return environment.get_template(template).render(data=data, **shared, **parts).lstrip()
 
 
@@ -109,6 +122,8 @@ def _unbroken(text: str) -> Markup:
 def _privacy_parts(data: Any) -> dict[str, Any]:
     """What the page says about privacy."""
     report = data.privacy
+    if not report:
+        return {"banners": []}
     target = data.settings.get("privacy", {}).get("epsilon")
     return {
         "banners": guarantee.banners(report),
@@ -155,6 +170,11 @@ def _table_parts(data: PageData) -> dict[str, Any]:
         "max_marginals": MAX_MARGINALS,
         "pair_figures": _pair_figures(data.pair_errors),
         "worst_pairs": tables.worst_pairs(data.pair_errors),
+        "seed_header": SEED_HEADER,
+        "seed_rows": seed_rows(data.tests),
+        "gap_header": GAP_HEADER,
+        "group_header": GROUP_HEADER,
+        "fairness_parts": fairness_parts(data.fairness, data.metrics),
         "roc_figures": {name: figures.roc_curve(name, curves) for name, curves in data.curves.items()},
     }
 

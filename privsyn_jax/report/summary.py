@@ -37,19 +37,39 @@ def summary_lines(
             for entry in privacy.get("ledger") or ()
         ]
     )
-    if headline:
-        table = [("", "synthetic", "real", "")]
-        table += [
-            (
-                metric_label(metric),
-                format_number(metric["value"]),
-                format_number(metric["reference"]),
-                direction_words(metric),
-            )
-            for metric in average_over_seeds(headline)
-        ]
-        lines += _aligned(table)
+    lines += metric_lines(headline)
     return lines
+
+
+def metric_lines(headline: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Metrics beside those of real records, aligned; none without metrics."""
+    if not headline:
+        return []
+    table = [("", "synthetic", "real", "")]
+    table += [
+        (
+            metric_label(metric),
+            format_number(metric["value"]),
+            format_number(metric["reference"]),
+            direction_words(metric),
+        )
+        for metric in average_over_seeds(headline)
+    ]
+    return _aligned(table)
+
+
+def attack_lines(attacks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What attacks found, those that found nothing counted in one line.
+
+    Args:
+      attacks: results as `attacks.scores.result_to_dict` gives them.
+    """
+    if not attacks:
+        return []
+    found = [
+        f"  {result['name'].replace('_', ' ')}: {result['verdict']}" for result in attacks if result["is_detected"]
+    ]
+    return [f"{len(attacks)} attacks, {len(found) or 'none'} with a detectable advantage", *found]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -15,7 +15,7 @@ class TextPageData(NamedTuple):
 
     Attributes:
       title, private_notice, privacy, plan, headline, metrics, epsilon_over_steps, training, skipped, settings, files,
-        environment: see `report.images.ImagePageData`.
+        environment, attacks, attacks_skipped, audits: see `report.images.ImagePageData`.
       examples: {"caption", "rows": [{heading: text}]} in the order shown.
       num_synthetic: synthetic texts.
       num_train: real texts that were trained on.
@@ -40,6 +40,9 @@ class TextPageData(NamedTuple):
     settings: Mapping[str, Any]
     files: Mapping[str, str]
     environment: Mapping[str, Any]
+    attacks: Sequence[Mapping[str, Any]] = ()
+    attacks_skipped: Sequence[str] = ()
+    audits: Sequence[Mapping[str, Any]] = ()
 
 
 def render_text_page(data: TextPageData) -> str:

@@ -189,7 +189,7 @@ class DPStep:
         controls, memory = state.controls, state.noise_memory
         noisy_sum, log = clipped.grad_sum, _nonprivate_log(clipped, batch_size)
         if self.adds_noise:
-            stddev = self._gradient_noise(controls) * controls.l2_clip_norm
+            stddev = self.gradient_noise(controls) * controls.l2_clip_norm
             noisy_sum, memory = add_correlated_noise(noisy_sum, memory, self.coefficients, stddev=stddev, key=noise_key)
             log |= self._released(noisy_sum, stddev, controls)
         if self.quantile_clip is not None:
@@ -234,7 +234,7 @@ class DPStep:
     def _loss_bound(self) -> float | None:
         return self.loss_query.bound if self.loss_query is not None else None
 
-    def _gradient_noise(self, controls: Controls) -> jax.Array:
+    def gradient_noise(self, controls: Controls) -> jax.Array:
         """Noise multiplier of the gradient sum alone."""
         shares = sum(query.share for query in (self.quantile_clip, self.loss_query) if query is not None)
         return controls.noise_multiplier / math.sqrt(1 - shares)

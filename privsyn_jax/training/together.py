@@ -26,6 +26,7 @@ def fit_together(
     are_seeded: bool = False,
     keep_clip_norm: bool = False,
     hooks: Sequence[Hook] = (),
+    compile_steps: Callable[[DPStep, int, Any], Callable[..., Any]] | None = None,
 ) -> list[TrainState]:
     """`loop.fit` of R runs at once, by vmap over stacked states.
 
@@ -42,6 +43,8 @@ def fit_together(
       records_are_shared: whether the runs train on one table.
       are_seeded: whether the noise of every run is, and private in none: paired runs then share a seed.
       hooks: as in `loop.fit`, with stacked states and logs [R, count].
+      compile_steps: (step, count, axes of the records) -> what runs count steps of all runs; default
+        `many_steps_together`. For several calls that share a program.
 
     Raises:
       ValueError: two keys are equal, or the runs cannot be dispatched together.
@@ -64,8 +67,7 @@ def fit_together(
             raise ValueError(f"the runs would take {sorted(lengths)} steps next: train them apart")
         (count,) = lengths
         if count not in dispatch:
-            run = jax.vmap(repeated(step, count), in_axes=(0, axes, 0))
-            dispatch[count] = jax.jit(run, donate_argnums=0)
+            dispatch[count] = (compile_steps or many_steps_together)(step, count, axes)
         stacked, logs = dispatch[count](_with_levels(stacked, blocks, keep_clip_norm), records, stacked_keys)
         found = {name: np.asarray(values) for name, values in logs.items()}
         for number, spending in enumerate(spendings):
@@ -74,6 +76,11 @@ def fit_together(
         for hook in hooks:
             hook(stacked, found)
     return [jax.tree.map(lambda leaf, number=number: leaf[number], stacked) for number in range(len(states))]
+
+
+def many_steps_together(step: DPStep, count: int, axes: Any) -> Callable[..., Any]:
+    """Jitted (stacked states, records, keys) -> (states, logs [R, count]), the states donated."""
+    return jax.jit(jax.vmap(repeated(step, count), in_axes=(0, axes, 0)), donate_argnums=0)
 
 
 def _with_levels(stacked: TrainState, blocks: Sequence[Any], keep_clip_norm: bool) -> TrainState:

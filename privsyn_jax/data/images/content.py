@@ -56,17 +56,22 @@ def check_labels(labels: np.ndarray, schema: ImageSchema, source: str) -> None:
         raise UserError(
             f"{source} has {len(labels)} images, too few to learn from privately: give at least {MIN_RECORDS}"
         )
+    check_range(labels, schema, source)
+    if (labels == labels[0]).all():
+        raise UserError(
+            f"{source} holds images of one class only ({schema.classes[labels[0]]!r}), and utility is measured by "
+            "telling classes apart: add images of another class"
+        )
+
+
+def check_range(labels: np.ndarray, schema: ImageSchema, source: str) -> None:
+    """Raises UserError unless the labels [n] number the schema's classes."""
     num_classes = len(schema.classes)
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         raise UserError(
             f"{source} has the label {labels[outside][0]}, and the schema's {num_classes} classes are numbered "
             f"0 to {num_classes - 1}: correct the label or list its class"
-        )
-    if (labels == labels[0]).all():
-        raise UserError(
-            f"{source} holds images of one class only ({schema.classes[labels[0]]!r}), and utility is measured by "
-            "telling classes apart: add images of another class"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from privsyn_jax.data.images.content import check_labels, hash_images, split_images
+from privsyn_jax.data.images.content import check_labels, check_range, hash_images, split_images
 from privsyn_jax.data.images.folder import read_folder
 from privsyn_jax.data.images.npz import names_of, read_npz
 from privsyn_jax.data.images.schema import read_image_schema
@@ -53,14 +53,30 @@ def load(settings: DataSettings, schema: ImageSchema) -> Records:
     return Records(schema, Private(train), Private(test), content_hash, Private({}))
 
 
+def read_synthetic(path: str, schema: ImageSchema) -> tuple[Images, list[str]]:
+    """Images made elsewhere, as few and of as few classes as they come; and what is odd about them: nothing.
+
+    Raises:
+      UserError: the file is bad or holds no images, they have another shape, or a label is no class.
+    """
+    images = _read_images(path, schema, "train", resize=False)
+    if not len(images.labels):
+        raise UserError(f"{path} holds no images: there is nothing to evaluate")
+    check_range(images.labels, schema, path)
+    return images, []
+
+
 def _read(settings: DataSettings, path: str, schema: ImageSchema, part: str) -> Images:
-    if os.path.isdir(path):
-        images = read_folder(path, schema, resize=settings.resize)
-    elif path.endswith(".npz"):
-        images = read_npz(path, schema, part=part, resize=settings.resize)
-    elif os.path.exists(path):
-        raise UserError(f"{path} is neither a folder nor an .npz file: give a folder of CLASS/NAME.png, or an .npz")
-    else:
-        raise UserError(f"{path} does not exist: give a folder of CLASS/NAME.png, or an .npz of images and labels")
+    images = _read_images(path, schema, part, resize=settings.resize)
     check_labels(images.labels, schema, path)
     return images
+
+
+def _read_images(path: str, schema: ImageSchema, part: str, *, resize: bool) -> Images:
+    if os.path.isdir(path):
+        return read_folder(path, schema, resize=resize)
+    if path.endswith(".npz"):
+        return read_npz(path, schema, part=part, resize=resize)
+    if os.path.exists(path):
+        raise UserError(f"{path} is neither a folder nor an .npz file: give a folder of CLASS/NAME.png, or an .npz")
+    raise UserError(f"{path} does not exist: give a folder of CLASS/NAME.png, or an .npz of images and labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -58,6 +59,25 @@ def conform_texts(
         found = keep_one_per_unit(found, [_check_unit(*pair, schema) for pair in _zip(frame[schema.unit], places)])
     _check_enough(found, schema, source)
     return found
+
+
+def conform_synthetic(frame: pd.DataFrame, schema: TextSchema, *, source: str, places: Sequence[str]) -> Texts:
+    """The texts and labels of a synthetic set; a missing text is an empty one.
+
+    Raises:
+      UserError: a column is missing, there are no texts, or a label is no class.
+    """
+    frame, _ = _to_frame(frame, dataclasses.replace(schema, unit=""), source)
+    if not len(frame):
+        raise UserError(f"{source} has no texts: there is nothing to evaluate")
+    texts = np.array(
+        [value if isinstance(value, str) else class_name(value) or "" for value in frame[schema.text]], object
+    )
+    known = {name: code for code, name in enumerate(schema.classes)}
+    codes = np.zeros(len(texts), np.int32)
+    if schema.classes:
+        codes[:] = [_code_of(value, known, place, schema) for value, place in _zip(frame[schema.label], places)]
+    return Texts(texts, codes)
 
 
 def keep_one_per_unit(texts: Texts, units: Sequence[str]) -> Texts:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
+
+import pandas as pd
 
 from privsyn_jax.data.split import num_train_records
-from privsyn_jax.data.texts.content import conform_texts, hash_texts, split_texts
+from privsyn_jax.data.texts.content import conform_synthetic, conform_texts, hash_texts, split_texts
 from privsyn_jax.data.texts.files import ARCHIVES, is_archive, read_text_files
 from privsyn_jax.data.texts.rows import SUFFIXES, read_rows
 from privsyn_jax.data.texts.schema import read_text_schema
@@ -53,7 +56,25 @@ def load(settings: DataSettings, schema: TextSchema) -> Records:
     return Records(schema, Private(train), Private(test), content_hash, Private({}))
 
 
+def read_synthetic(path: str, schema: TextSchema) -> tuple[Texts, list[str]]:
+    """Texts made elsewhere, as few, as empty and of as few classes as they come; and what is odd about them.
+
+    Raises:
+      UserError: the file is bad, has no texts or not the schema's columns, or a label is no class.
+    """
+    frame, places = _read_frame(path, dataclasses.replace(schema, unit=""))
+    texts = conform_synthetic(frame, schema, source=path, places=places)
+    empty = sum(not text.strip() for text in texts.texts)
+    return texts, [f"{empty:,} texts of {path} are empty."] if empty else []
+
+
 def _read(path: str, schema: TextSchema) -> Texts:
+    frame, places = _read_frame(path, schema)
+    return conform_texts(frame, schema, source=path, places=places)
+
+
+def _read_frame(path: str, schema: TextSchema) -> tuple[pd.DataFrame, Sequence[str]]:
+    """(columns as read, what messages call each record)."""
     if not os.path.exists(path):
         raise UserError(f"{path} does not exist: {_FORMS}")
     if os.path.isdir(path) or is_archive(path):
@@ -63,7 +84,5 @@ def _read(path: str, schema: TextSchema) -> Texts:
                 "a .csv or .jsonl with that column"
             )
         label = schema.label if schema.classes else None
-        frame, places = read_text_files(path, text=schema.text, label=label)
-    else:
-        frame, places = read_rows(path)
-    return conform_texts(frame, schema, source=path, places=places)
+        return read_text_files(path, text=schema.text, label=label)
+    return read_rows(path)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from privsyn_jax.evaluation.images.classifiers import predict
+from privsyn_jax.evaluation.images.coverage import MAX_IMAGES, NUM_NEIGHBOURS, Coverage, coverage_metrics
 from privsyn_jax.evaluation.images.features import Features, custom_features, random_features, trained_features
 from privsyn_jax.evaluation.images.frechet import frechet_distance, kernel_distance, moments
 from privsyn_jax.evaluation.images.grid import grid_png
@@ -105,7 +106,7 @@ def evaluate_images(
 def _add_distances(
     rows: Rows, features: Features, train: Images, test: Images, synthetic: Images, max_images: int
 ) -> None:
-    """FID and KID from real train, of synthetic and (reference) of held-out images, on equally many of each."""
+    """FID, KID, precision and recall, of synthetic and (reference) of held-out images, on equally many of each."""
     name, rng = f"{features.name}_features", np.random.default_rng(rows.seed)
     size = min(max_images, *(len(images.labels) for images in (train, test, synthetic)))
     if size < 2:
@@ -122,6 +123,16 @@ def _add_distances(
     frechet = (frechet_distance(*moments(found), *moments(of_train)) for found in (of_synthetic, of_test))
     rows.add(f"fid_{name}", *frechet)
     rows.add(f"kid_{name}", *(kernel_distance(found, of_train).value for found in (of_synthetic, of_test)))
+    few = min(size, MAX_IMAGES)
+    if few <= NUM_NEIGHBOURS:
+        rows.skip(f"precision and recall of {name}", f"one of the sets holds {few} images only")
+    else:
+        # Features of a common shift: differences alone matter, and float32 keeps them better near 0.
+        centre = of_train.mean(axis=0, keepdims=True)
+        real, test_few, synthetic_few = (found[:few] - centre for found in (of_train, of_test, of_synthetic))
+        pairs = zip(coverage_metrics(real, synthetic_few), coverage_metrics(real, test_few), strict=True)
+        for metric, (value, reference) in zip(Coverage._fields, pairs, strict=True):
+            rows.add(f"{metric}_{name}", value, reference, higher_is_better=True)
     rows.skip(
         "Inception FID and KID",
         f"fid_{name} and kid_{name} compare {size:,} images of each kind by {features.description}, so they must not "

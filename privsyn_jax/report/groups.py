@@ -1,0 +1,80 @@
+"""Scores over seeds with their tests, and what groups of a sensitive column get, as tables of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from privsyn_jax.report.numbers import format_number
+
+SEED_HEADER = (
+    "model",
+    "trained on",
+    "score",
+    "all records",
+    "mean over seeds",
+    "95 % interval",
+    "minus real",
+    "p (Holm)",
+)
+GAP_HEADER = ("gap between groups", "synthetic", "real", "amplified by")
+GROUP_HEADER = ("group", "held-out records", "measure", "synthetic", "real")
+
+
+def seed_rows(tests: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each model, training set and score, see `evaluation.significance.seed_tests`."""
+    key = lambda row: (row["model"], row["trained_on"], row["metric"])  # noqa: E731
+    against = {key(row): row for row in tests.get("against_real", ())}
+    rows = []
+    for score in tests.get("scores", ()):
+        words = tuple(part.replace("_", " ") for part in key(score))
+        cells = (format_number(score["value"]), format_number(score["mean"]), _interval(score))
+        test = against.get(key(score))
+        compared = (format_number(test["difference"]), format_number(test["p_holm"])) if test else ("", "")
+        rows.append((*words, *cells, *compared))
+    return rows
+
+
+def fairness_parts(
+    fairness: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, list[tuple[str, ...]], list[tuple[str, ...]]]]:
+    """(sensitive column, what its groups are made from, rows of gaps, rows of groups), see `fairness.fairness_of`."""
+    parts = []
+    for column, found in fairness.items():
+        gaps = [
+            (
+                row["metric"].replace("_", " "),
+                format_number(row["value"]),
+                format_number(row["reference"]),
+                format_number(found["amplification"].get(row["metric"])),
+            )
+            for row in metrics
+            if row["family"] == "fairness" and row["column"] == column
+        ]
+        parts.append((column, str(found["made_from"]), gaps, _group_rows(found)))
+    return parts
+
+
+def _group_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """For each group: shares of the last class, what each model reaches, and fidelity."""
+    measures = {"1-way total variation": found["total_variation"]}
+    if "outcome_rates" in found:
+        rates = {which: [shares[-1] for shares in groups] for which, groups in found["outcome_rates"].items()}
+        measures = {f"share of {found['classes'][-1]}": rates, **measures}
+    for model, scores in found.get("models", {}).items():
+        measures |= {f"{model} {metric}".replace("_", " "): values for metric, values in scores.items()}
+    rows = []
+    for place, group in enumerate(found["groups"]):
+        first = (str(group), format_number(found["num_held_out"][place]))
+        for measure, values in measures.items():
+            rows.append(
+                (*first, measure, *(format_number(values[which][place]) for which in ("synthetic", "reference")))
+            )
+            first = ("", "")
+    return rows
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    if score["low"] is None:
+        return ""
+    return f"{format_number(score['low'])} to {format_number(score['high'])}"
