@@ -63,13 +63,14 @@ def open_finished(path: str | Path, data: Mapping[str, str]) -> Iterator[Finishe
     root = Path(path)
     if not (root / "config.json").is_file() or not (root / "release" / "model").is_dir():
         raise UserError(f"--workdir {root} holds no finished run: start it with python -m launch.run")
-    plain = json.loads((root / "config.json").read_text())
-    settings = settings_from_dict({**plain, "data": {**plain["data"], **data}})
+    config = json.loads((root / "config.json").read_text())
+    config["data"] |= data
+    settings = settings_from_dict(config)
     dataset = dataset_of(settings.data)
     schema = dataset.read_schema(settings.data)
     records, modality = dataset.load(settings.data, schema), modality_of(schema)
     source = {"content_hash": records.content_hash, "schema": modality.schema_to_dict(schema)}
-    with open_workdir(root, settings.to_dict(), source) as workdir:
+    with open_workdir(root, config, source) as workdir:
         file = workdir.release / next(iter(modality.released_files.values()))
         synthetic, _ = modality.read_synthetic(str(file), schema)
         train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))

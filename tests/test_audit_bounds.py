@@ -58,7 +58,7 @@ def test_a_repeated_bound_exceeds_the_truth_no_more_often_than_it_says(method, i
 
 @pytest.mark.parametrize("method", ["approximate", "gaussian"])
 def test_a_bound_from_one_run_exceeds_the_truth_no_more_often_than_it_says(method):
-    confidence, trials = 0.6, 40
+    confidence, trials = 0.6, 25
     options = {"delta": DELTA, "confidence": confidence, "method": method}
     bounds = [one_run_bound(*one_run(1.0, 200, n), **options) for n in range(trials)]
     assert rate_above(bounds, gaussian_epsilon(1.0)) <= allowed(1 - confidence, trials)

@@ -107,7 +107,7 @@ def test_a_broken_training_is_found_in_one_run(alter):
     assert "does not hold" in result.sentence
 
 
-@pytest.mark.parametrize("alter", [without_noise, with_one_noise_key])
+@pytest.mark.parametrize("alter", [with_one_noise_key])
 def test_a_broken_training_is_found_where_batches_are_sampled(alter):
     (seen,) = train(1.0, 600, alter=alter)
     assert one_run_method(seen.ledger) == "approximate"
@@ -122,10 +122,13 @@ def test_a_right_step_comes_near_its_claim_and_one_with_half_the_noise_exceeds_i
 
 def test_batches_of_fixed_size_are_found_among_opposing_records():
     size = round(0.9 * (NUM_OPPOSING + 1))
-    right = step_alone(2.0, 900, num_opposing=NUM_OPPOSING)
     wrong = step_alone(2.0, 900, num_opposing=NUM_OPPOSING, alter=lambda step: with_batches_of_fixed_size(step, size))
-    assert not right.is_violated and wrong.is_violated
-    assert wrong.claimed_epsilon == right.claimed_epsilon
+    assert wrong.is_violated
+
+
+@pytest.mark.slow
+def test_sampled_batches_are_not_suspected_among_opposing_records():
+    assert not step_alone(2.0, 900, num_opposing=NUM_OPPOSING).is_violated
 
 
 OTHER_KINDS = [
@@ -147,6 +150,7 @@ def test_every_kind_of_training_is_audited(privacy):
     assert seen.scores[seen.is_in].mean() > seen.scores[~seen.is_in].mean()
 
 
+@pytest.mark.slow
 def test_correlated_noise_is_audited():
     chosen = settings(1.0, 500, privacy={"num_bands": 2})
     plan, keys = make_plan(chosen, SCHEMA), [jax.random.key(0)]
@@ -154,13 +158,12 @@ def test_correlated_noise_is_audited():
     assert judge_training(seen, delta=DELTA).is_violated
 
 
-@pytest.mark.parametrize("method", ["vmap", "auto"])
-def test_a_canary_is_clipped_like_a_record_and_a_record_has_the_gradient_that_it_had(method):
+def test_a_canary_is_clipped_like_a_record_and_a_record_has_the_gradient_that_it_had():
     _, _, generator, records = ready(1.0, WHOLE)
     planted = plant(generator, 3, num_steps=NUM_STEPS, gradient_norm=100.0)
     params = planted.init(jax.random.key(0))
     table = plant_among(records[:5], 3)
-    common = {"key": jax.random.key(1), "l2_clip_norm": 5.0, "method": method}
+    common = {"key": jax.random.key(1), "l2_clip_norm": 5.0}
     private_loss, own_loss = planted.private_loss, generator.private_loss
     assert private_loss is not None and own_loss is not None
     whole = clipped_grad_sum(private_loss, params, table, jnp.zeros(8, bool), **common).grad_sum

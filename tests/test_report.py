@@ -120,6 +120,56 @@ def table(seed):
     )
 
 
+ATTACKS = [
+    {
+        "name": "density_ratio",
+        "metrics": {
+            "auc": {"value": 0.512, "low": 0.487, "high": 0.537},
+            "tpr_at_fpr_0.01": {"value": 0.0123, "low": 0.0042, "high": 0.0231},
+        },
+        "baseline": {"auc": 0.5, "tpr_at_fpr_0.01": 0.01},
+        "verdict": "no detectable advantage",
+        "is_detected": False,
+        "notes": [f"a note on {HOSTILE}"],
+    },
+    {
+        "name": f"attribute_inference_{HOSTILE}",
+        "metrics": {"advantage": {"value": 0.321, "low": 0.3, "high": 0.34}},
+        "baseline": {"advantage": 0.0},
+        "verdict": "members are told from controls",
+        "is_detected": True,
+        "notes": [],
+    },
+]
+AUDIT = {
+    "name": "one run", "lower_bound": 0.432, "claimed_epsilon": 1.0, "delta": 1e-5, "confidence": 0.95,
+    "num_canaries": 1234, "is_violated": False, "sentence": "one run: at least epsilon 0.43",
+}  # fmt: skip
+SCORE = {"model": "mlp", "trained_on": "real_plus_synthetic", "metric": "auc"}
+TESTS = {
+    "protocol": "Every seed trains on a resample.",
+    "scores": [
+        {**SCORE, "value": 0.811, "mean": 0.822, "low": 0.803, "high": 0.834, "values": [0.8, 0.83]},
+        {**SCORE, "trained_on": "real", "value": 0.855, "mean": None, "low": None, "high": None, "values": []},
+    ],
+    "against_real": [{**SCORE, "difference": -0.0456, "p_holm": 0.0321}],
+}
+FAIRNESS = {
+    HOSTILE: {
+        "groups": ["a", HOSTILE], "made_from": "the categories of the schema", "num_held_out": [60, 55],
+        "outcome_rates": {"synthetic": [[0.7, 0.2987], [0.6, 0.4]], "reference": [[0.8, 0.2], [0.5, 0.5]]},
+        "classes": ["False", "True"],
+        "models": {"mlp": {"auc": {"synthetic": [0.7123, None], "reference": [0.8, 0.9]}}},
+        "total_variation": {"synthetic": [0.011, 0.022], "reference": [0.001, 0.002]},
+        "amplification": {"outcome_rate_gap": -0.1987},
+    }
+}  # fmt: skip
+GAP = {
+    "family": "fairness", "metric": "outcome_rate_gap", "value": 0.1013, "reference": 0.3, "higher_is_better": False,
+    "column": HOSTILE, "seed": 0,
+}  # fmt: skip
+
+
 def page_data(**changes):
     names = list(SCHEMA.names[:-1])
     errors = np.linspace(0, 0.1, len(names) ** 2).reshape(len(names), -1)
@@ -130,7 +180,7 @@ def page_data(**changes):
         privacy=PRIVACY,
         plan={"num_steps": 800, "budget": [{"name": "training", "share": 0.9}]},
         headline=[{**METRICS[0], "label": "boosting, AUC"}, METRICS[1]],
-        metrics=METRICS,
+        metrics=[*METRICS, GAP],
         curves={"boosting": {"synthetic": curve, "reference": curve}},
         pair_errors={"columns": names, "synthetic": errors.tolist(), "reference": (errors / 9).tolist()},
         epsilon_over_steps=[[0, 0.2], [400, 0.7], [800, 1.0]],
@@ -143,6 +193,11 @@ def page_data(**changes):
         settings={"privacy": {"epsilon": 1.0, "delta": 1e-5}, "data": {"path": HOSTILE}},
         files={"synthetic table": "../release/synthetic.csv"},
         environment={"python": "3.11"},
+        attacks=ATTACKS,
+        attacks_skipped=[f"linkability: too few records of {HOSTILE}."],
+        audits=[AUDIT],
+        tests=TESTS,
+        fairness=FAIRNESS,
     )
     return data._replace(**changes)
 
@@ -243,6 +298,32 @@ def test_page_shows_the_metrics(page):
         for value in (metric["value"], metric["reference"]):
             assert str(value) in page.text
     assert "higher is better" in page.text and "lower is better" in page.text
+
+
+def test_page_shows_attacks_audits_tests_and_fairness(page):
+    for expected in (
+        "density ratio no detectable advantage AUC 0.5120 0.4870 to 0.5370 0.5000",
+        "density ratio TPR at 1 % FPR 0.0123 0.0042 to 0.0231 0.0100",
+        "yes advantage 0.3210 0.3000 to 0.3400 0",
+        "density ratio: a note on",
+        "linkability: too few records of",
+        "one run 0.4320 1 1e-05 95 % 1,234",
+        "MLP real plus synthetic AUC 0.8110 0.8220 0.8030 to 0.8340 -0.0456 0.0321",
+        "MLP real AUC 0.8550 — Every seed trains on a resample.",
+        "outcome rate gap 0.1013 0.3000 -0.1987",
+        "a 60 share of True 0.2987 0.2000 a 60 1-way total variation 0.0110 0.0010 a 60 MLP AUC 0.7123 0.8000",
+        "MLP AUC — 0.9000",
+    ):
+        assert expected in page.text, expected
+    assert "AUDIT FAILED" not in page.text
+
+
+def test_page_of_records_of_unknown_origin_claims_nothing():
+    empty = {"privacy": {}, "plan": {}, "settings": {}, "files": {}, "environment": {}, "training": {}}
+    page = Page(render_page(page_data(**empty, epsilon_over_steps=[], attacks=[], attacks_skipped=[], audits=[])))
+    assert page.errors == [] and "is not known here" in page.text
+    for word in ("epsilon", "NOT PRIVATE", "Attacks", "ledger"):
+        assert word not in page.text
 
 
 def test_page_starts_with_the_notice_and_has_no_banner(page):

@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from privsyn_jax.evaluation.threads import in_threads
 from privsyn_jax.types import NUMERIC_KINDS, Column
 
 NUM_BINS = 20  # quantile bins of the real training table for a numeric column
@@ -73,8 +74,12 @@ def numbers(column: Column, values: pd.Series) -> np.ndarray:
     if column.kind == "datetime":
         instants = pd.to_datetime(values, errors="coerce").to_numpy("datetime64[us]")
         return np.where(np.isnat(instants), np.nan, instants.astype(np.int64) / 1e6)
-    floats = pd.Series(pd.to_numeric(values, errors="coerce")).to_numpy(np.float64, na_value=np.nan)
-    return np.where(np.isfinite(floats), floats, np.nan)
+    if values.dtype == np.float64:
+        floats = values.to_numpy()
+    else:
+        floats = pd.Series(pd.to_numeric(values, errors="coerce")).to_numpy(np.float64, na_value=np.nan)
+    is_infinite = np.isinf(floats)
+    return np.where(is_infinite, np.nan, floats) if is_infinite.any() else floats
 
 
 def numeric_bounds(column: Column, train_numbers: np.ndarray) -> tuple[float, float]:
@@ -108,8 +113,10 @@ def bin_edges(train_numbers: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray
 def category_codes(values: pd.Series, categories: Sequence) -> np.ndarray:
     """Position of each value in `categories`, int32 [n]; k for any other value, k+1 if missing."""
     num = len(categories)
-    found = pd.Index(list(categories), dtype=object).get_indexer(pd.Index(values.astype(object), dtype=object))
-    return np.where(values.isna().to_numpy(bool), num + 1, np.where(found < 0, num, found)).astype(np.int32)
+    places, distinct = pd.factorize(values)  # few are distinct: only those are looked up
+    found = pd.Index(list(categories), dtype=object).get_indexer(pd.Index(distinct).astype(object))
+    code_of = np.append(np.where(found < 0, num, found), num + 1).astype(np.int32)
+    return code_of[places]  # -1, the last, is missing
 
 
 def observed_categories(column: Column, tables: Sequence[pd.Series]) -> tuple:
@@ -138,42 +145,86 @@ def make_levels(column: Column, tables: Sequence[pd.Series]) -> Levels:
       column: its public facts.
       tables: the column in each table that will be encoded: real train first, synthetic last.
     """
-    bounds, edges, categories = (0.0, 1.0), np.zeros(0), ()
-    if column.kind in NUMERIC_KINDS:
-        train_numbers = numbers(column, tables[0])
-        bounds, edges = numeric_bounds(column, train_numbers), bin_edges(train_numbers)
-        size = len(edges) + 1
-    else:
-        categories = observed_categories(column, tables)
-        size = len(categories)
-    levels = Levels(column, bounds, edges, categories, np.ones(size + 2, bool))
-    present = [np.bincount(column_codes(levels, values), minlength=size + 2) > 0 for values in tables]
-    return levels._replace(occurs=np.logical_or.reduce(present))
+    return _levels_and_codes(column, [_parsed(column, values) for values in tables])[0]
 
 
 def column_codes(levels: Levels, values: pd.Series) -> np.ndarray:
     """One column as int32 codes [n] in 0..k+1."""
-    if not levels.is_numeric:
-        return category_codes(values, levels.categories)
-    floats = numbers(levels.column, values)
-    bins = np.searchsorted(levels.edges, floats, side="left")
-    return np.where(np.isnan(floats), len(levels.edges) + 2, bins).astype(np.int32)
+    return _codes(levels, _parsed(levels.column, values))
 
 
 def encode_table(all_levels: Sequence[Levels], table: pd.DataFrame) -> Encoded:
     """All columns of a table as arrays; see Encoded."""
-    codes = np.zeros((len(table), len(all_levels)), np.int32)
-    scaled = np.full((len(table), len(all_levels)), np.nan)
+    encoded = _blank(len(table), len(all_levels))
     for i, levels in enumerate(all_levels):
-        values = pd.Series(table[levels.column.name])
-        codes[:, i] = column_codes(levels, values)
-        if levels.is_numeric:
-            scaled[:, i] = scaled_numeric(numbers(levels.column, values), levels.bounds)
-    return Encoded(codes, scaled)
+        parsed = _parsed(levels.column, pd.Series(table[levels.column.name]))
+        _fill(encoded, i, levels, parsed, _codes(levels, parsed))
+    return encoded
+
+
+def encode_tables(columns: Sequence[Column], frames: Sequence[pd.DataFrame]) -> tuple[list[Levels], list[Encoded]]:
+    """`make_levels` of every column and `encode_table` of every table, with each column read once.
+
+    Args:
+      columns: public facts of D columns, which all tables have.
+      frames: real train first, synthetic last.
+
+    Returns:
+      (D levels, one Encoded per table).
+    """
+    tables = [_blank(len(frame), len(columns)) for frame in frames]
+
+    def encode(place: int) -> Levels:
+        column = columns[place]
+        parsed = [_parsed(column, pd.Series(frame[column.name])) for frame in frames]
+        levels, codes = _levels_and_codes(column, parsed)
+        for table, values, of_table in zip(tables, parsed, codes, strict=True):
+            _fill(table, place, levels, values, of_table)
+        return levels
+
+    return in_threads(encode, range(len(columns))), tables
+
+
+def _parsed(column: Column, values: pd.Series):
+    """What codes are made from: float64 [n] of a numeric kind, the values themselves of another."""
+    return numbers(column, values) if column.kind in NUMERIC_KINDS else values
+
+
+def _levels_and_codes(column, parsed):
+    bounds, edges, categories = (0.0, 1.0), np.zeros(0), ()
+    if column.kind in NUMERIC_KINDS:
+        bounds, edges = numeric_bounds(column, parsed[0]), bin_edges(parsed[0])
+        size = len(edges) + 1
+    else:
+        categories = observed_categories(column, parsed)
+        size = len(categories)
+    levels = Levels(column, bounds, edges, categories, np.ones(size + 2, bool))
+    codes = [_codes(levels, values) for values in parsed]
+    present = [np.bincount(of_table, minlength=size + 2) > 0 for of_table in codes]
+    return levels._replace(occurs=np.logical_or.reduce(present)), codes
+
+
+def _codes(levels, parsed):
+    if not levels.is_numeric:
+        return category_codes(parsed, levels.categories)
+    bins = np.searchsorted(levels.edges, parsed, side="left").astype(np.int32)
+    bins[np.isnan(parsed)] = len(levels.edges) + 2
+    return bins
+
+
+def _blank(num_rows, num_columns):
+    """Codes 0 and numbers NaN; a column lies together in memory, as most metrics read columns."""
+    codes = np.zeros((num_rows, num_columns), np.int32, order="F")
+    return Encoded(codes, np.full((num_rows, num_columns), np.nan, order="F"))
+
+
+def _fill(encoded, place, levels, parsed, codes):
+    encoded.codes[:, place] = codes
+    if levels.is_numeric:
+        encoded.scaled[:, place] = scaled_numeric(parsed, levels.bounds)
 
 
 def level_counts(codes: np.ndarray, num_codes: int) -> np.ndarray:
     """How often each code occurs in each column: codes [n, D] -> int64 [D, num_codes]."""
-    num_columns = codes.shape[1]
-    cells = codes + num_codes * np.arange(num_columns)[None, :]
-    return np.bincount(cells.ravel(), minlength=num_columns * num_codes).reshape(num_columns, num_codes)
+    counts = [np.bincount(column, minlength=num_codes) for column in codes.T]
+    return np.stack(counts) if counts else np.zeros((0, num_codes), np.int64)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from privsyn_jax.report.numbers import format_epsilon, format_number
+from privsyn_jax.report.tables import in_words
 
 ATTACK_HEADER = ("attack", "found", "metric", "value", "95 % interval", "knowing nothing")
 AUDIT_HEADER = ("audit", "at least epsilon", "claimed", "delta", "confidence", "canaries")
@@ -32,13 +33,13 @@ def attack_parts(data: Any) -> dict[str, Any]:
 
 
 def attack_rows(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """A row for each metric of each attack; the name and the verdict stand in the first of an attack."""
+    """A row for each metric of each attack; whether it found something stands in the first of an attack."""
     rows = []
     for result in attacks:
+        name = result["name"].replace("_", " ")
         found = "yes" if result["is_detected"] else "no detectable advantage"
-        first = (result["name"].replace("_", " "), found)
         if not result["metrics"]:
-            rows.append((*first, "", "", "", ""))
+            rows.append((name, found, "", "", "", ""))
         for metric, interval in result["metrics"].items():
             low, high = (format_number(interval[end]) for end in ("low", "high"))
             cells = (
@@ -46,8 +47,8 @@ def attack_rows(attacks: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                 f"{low} to {high}",
                 format_number(result["baseline"].get(metric)),
             )
-            rows.append((*first, _worded(metric), *cells))
-            first = ("", "")
+            rows.append((name, found, _worded(metric), *cells))
+            found = ""
     return rows
 
 
@@ -56,7 +57,7 @@ def _worded(metric: str) -> str:
     name, separator, rate = metric.partition("tpr_at_fpr_")
     if separator:
         return f"{name.replace('_', ' ')}TPR at {100 * float(rate):g} % FPR"
-    return metric.replace("_", " ").replace("auc", "AUC")
+    return in_words(metric)
 
 
 def _audit_row(audit: Mapping[str, Any]) -> tuple[str, ...]:
@@ -65,6 +66,6 @@ def _audit_row(audit: Mapping[str, Any]) -> tuple[str, ...]:
         format_number(audit["lower_bound"]),
         format_epsilon(audit["claimed_epsilon"]),
         format_number(audit["delta"]),
-        f"{audit['confidence']:.1%}",
+        f"{100 * audit['confidence']:.4g} %",
         format_number(audit["num_canaries"]),
     )

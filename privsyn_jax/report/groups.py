@@ -6,17 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from privsyn_jax.report.numbers import format_number
+from privsyn_jax.report.tables import in_words
 
-SEED_HEADER = (
-    "model",
-    "trained on",
-    "score",
-    "all records",
-    "mean over seeds",
-    "95 % interval",
-    "minus real",
-    "p (Holm)",
-)
+SEED_HEADER = ("model", "trained on", "score", "all records", "mean", "95 % interval", "minus real", "p (Holm)")
 GAP_HEADER = ("gap between groups", "synthetic", "real", "amplified by")
 GROUP_HEADER = ("group", "held-out records", "measure", "synthetic", "real")
 
@@ -27,7 +19,7 @@ def seed_rows(tests: Mapping[str, Any]) -> list[tuple[str, ...]]:
     against = {key(row): row for row in tests.get("against_real", ())}
     rows = []
     for score in tests.get("scores", ()):
-        words = tuple(part.replace("_", " ") for part in key(score))
+        words = tuple(in_words(part) for part in key(score))
         cells = (format_number(score["value"]), format_number(score["mean"]), _interval(score))
         test = against.get(key(score))
         compared = (format_number(test["difference"]), format_number(test["p_holm"])) if test else ("", "")
@@ -43,7 +35,7 @@ def fairness_parts(
     for column, found in fairness.items():
         gaps = [
             (
-                row["metric"].replace("_", " "),
+                in_words(row["metric"]),
                 format_number(row["value"]),
                 format_number(row["reference"]),
                 format_number(found["amplification"].get(row["metric"])),
@@ -62,15 +54,13 @@ def _group_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
         rates = {which: [shares[-1] for shares in groups] for which, groups in found["outcome_rates"].items()}
         measures = {f"share of {found['classes'][-1]}": rates, **measures}
     for model, scores in found.get("models", {}).items():
-        measures |= {f"{model} {metric}".replace("_", " "): values for metric, values in scores.items()}
+        measures |= {in_words(f"{model} {metric}"): values for metric, values in scores.items()}
     rows = []
     for place, group in enumerate(found["groups"]):
         first = (str(group), format_number(found["num_held_out"][place]))
         for measure, values in measures.items():
-            rows.append(
-                (*first, measure, *(format_number(values[which][place]) for which in ("synthetic", "reference")))
-            )
-            first = ("", "")
+            both = (format_number(values[which][place]) for which in ("synthetic", "reference"))
+            rows.append((*first, measure, *both))
     return rows
 
 

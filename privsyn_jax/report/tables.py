@@ -11,8 +11,8 @@ import numpy as np
 from privsyn_jax.report.numbers import finite_or_none, format_number
 
 _SPELLING = {
-    "auc": "AUC", "cnn": "CNN", "emd": "EMD", "f1": "F1", "fid": "FID", "kid": "KID", "kl": "KL", "r2": "R²",
-    "rmse": "RMSE", "roc": "ROC",
+    "auc": "AUC", "cnn": "CNN", "emd": "EMD", "f1": "F1", "fid": "FID", "kid": "KID", "kl": "KL", "ks": "KS", "lstm": "LSTM",
+    "mlp": "MLP", "mmd": "MMD", "pmse": "pMSE", "r2": "R²", "rmse": "RMSE", "roc": "ROC",
 }  # fmt: skip
 _ARROWS = {None: "", True: " ↑", False: " ↓"}
 
@@ -37,8 +37,12 @@ class ColumnTable(NamedTuple):
 
 def metric_label(metric: Mapping[str, Any]) -> str:
     """A metric's name for readers: its `label` if given, else its name in words."""
-    words = str(metric.get("label") or metric["metric"]).replace("_", " ").split()
-    return " ".join(_SPELLING.get(word, word) for word in words)
+    return in_words(str(metric.get("label") or metric["metric"]))
+
+
+def in_words(name: str) -> str:
+    """An identifier as readers write it: mlp_auc is MLP AUC."""
+    return " ".join(_SPELLING.get(word, word) for word in name.replace("_", " ").split())
 
 
 def direction_words(metric: Mapping[str, Any]) -> str:
