@@ -12,9 +12,11 @@ def get_config(arg=None):
     config, size = sized_config("language_model", "imdb", arg)
     config.tokens.max_length = 256
     config.privacy.budget.ngrams = 0.9  # words and pairs of words; the network refines them
-    config.training.num_steps, config.training.expected_batch_size = 100, 512
+    config.model.num_layers = 1
+    config.training.num_steps, config.training.expected_batch_size = 60, 512
     config.training.learning_rate, config.training.ema_decay = 1e-2, 0.98
     config.synthesis.num_samples = 10_000
     if size == "gpu":
+        config.model.num_layers = 2
         config.training.num_steps, config.training.expected_batch_size = 600, 4096
     return finish_texts(config, arg)

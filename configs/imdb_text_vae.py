@@ -11,7 +11,7 @@ def get_config(arg=None):
     config, size = sized_config("text_vae", "imdb", arg)
     config.tokens.max_length = 256
     config.privacy.budget.ngrams = 0.9  # words and pairs of words; the network refines them
-    config.training.num_steps, config.training.expected_batch_size = 100, 512
+    config.training.num_steps, config.training.expected_batch_size = 60, 512
     config.training.learning_rate, config.training.ema_decay = 1e-2, 0.98
     config.synthesis.num_samples = 10_000
     if size == "gpu":

@@ -100,8 +100,6 @@ def audit(
             confidence=share, alter=alter,
         )  # fmt: skip
         results.append(repeated)
-    for result in results:
-        announce(result.sentence)
     return results
 
 
