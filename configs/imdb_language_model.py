@@ -11,7 +11,7 @@ from launch.config import finish_texts, sized_config
 def get_config(arg=None):
     config, size = sized_config("language_model", "imdb", arg)
     config.tokens.max_length = 256
-    config.privacy.budget.ngrams = 0.9  # words and pairs of words; the network refines them
+    config.privacy.budget.ngrams, config.privacy.budget.vocabulary = 0.9, 0.05  # the network refines what they say
     config.model.num_layers = 1
     config.training.num_steps, config.training.expected_batch_size = 60, 512
     config.training.learning_rate, config.training.ema_decay = 1e-2, 0.98

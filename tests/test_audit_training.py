@@ -185,14 +185,15 @@ def test_canaries_come_first_and_change_sign_from_step_to_step():
     assert [float(sign) for sign in signs] == [1, -1, 1, -1, 1, -1, 1]
 
 
-def test_an_audit_of_settings_runs_three_audits_and_says_what_they_found():
+def test_an_audit_of_settings_runs_three_audits_and_says_what_comes_next():
     said: list[str] = []
     options = {"num_canaries": 60, "num_repeats": 1000, "key": jax.random.key(0), "announce": said.append}
     results = audit(settings(2.0, 500, steps_per_dispatch=NUM_STEPS), SCHEMA, **options)
     assert [result.is_violated for result in results] == [False] * 3
     assert results[0].claimed_epsilon == pytest.approx(2.0, rel=1e-2)
     assert all(result.confidence == pytest.approx(1 - 0.05 / 3) for result in results)
-    assert said[-3:] == [result.sentence for result in results]
+    assert said == [f"training once on 60 canaries, for {NUM_STEPS} steps", "repeating one step 1000 times, twice"]
+    assert all(f"{result.name}: at least epsilon" in result.sentence for result in results)
 
 
 def test_what_claims_nothing_is_not_audited():
