@@ -4,11 +4,14 @@ python benchmarks/shadows.py --data-dir FOLDER --json docs/results/shadows.json 
 
 Prints a Markdown table and writes it beside the JSON of every value.
 
-  together    `shadows.train_shadows`: purchases, tracing, compiling, calibration, training of all
-  one by one  the same program with one run in it and one thread, compiled once, on some of the same training sets; its
-              time for all of them is extrapolated from those after the first
-  one by one, compiling
-              the same, each compiled anew, as by a process of its own: the first one's time, times the number of runs
+  together                `shadows.train_shadows`, groups by vmap, on all cores; traces and compiles
+  together, compiled      the same without the groups that compile: the time of the others, times all / others
+  one by one              the same with one run in a group and one thread: some of the same training sets, without the
+                          first, which compiles; times all / some
+  one by one, compiling   the first of these, times all: as processes of their own that share no compiled program
+
+From the first calibration of a network to the last; what is bought before is bought on the host, one after the other
+for all contestants alike, and has a line of its own.
 
 The attack is measured from choosing the targets to its results, training included. Processor seconds suffer less from a
 busy machine than seconds do. Without --data-dir the table is random rows, and is called so.
@@ -94,28 +97,42 @@ def main() -> None:
 
 def compare(name: str, settings: Any, schema: Any, tables: list[pd.DataFrame], alone: int) -> list[dict[str, Any]]:
     """Figures of all contestants, for as many runs as there are tables."""
-    together, _ = timed(lambda: shadows.train_shadows(settings, schema, tables, key=jax.random.key(5)))
-    clock = [(time.perf_counter(), time.process_time())]
-    shadows.train_shadows(
-        settings, schema, tables[:alone], key=jax.random.key(5), at_once=1, num_threads=1,
-        after_group=lambda: clock.append((time.perf_counter(), time.process_time())),
-    )  # fmt: skip
-    spans = np.diff(np.array(clock), axis=0)
-    rest = len(tables) * spans[1:].mean(axis=0)
-    first = len(tables) * spans[0]
+    total = len(tables)
+    num_threads = os.cpu_count() or 1
+    bought, marks = clocked(settings, schema, tables)
+    num_groups = len(marks) - 1
+    _, alone_marks = clocked(settings, schema, tables[:alone], at_once=1, num_threads=1)
     contestants = {
-        "together": (together["seconds"], together["cpu_seconds"]),
-        "one by one": tuple(rest),
-        "one by one, compiling": tuple(first),
+        "together": marks[-1] - marks[0],
+        "one by one": (alone_marks[-1] - alone_marks[1]) * total / (alone - 1),
+        "one by one, compiling": (alone_marks[1] - alone_marks[0]) * total,
     }
-    rows = []
+    if num_groups > num_threads:
+        rest = marks[-1] - marks[num_threads]
+        contestants["together, compiled"] = rest * num_groups / (num_groups - num_threads)
+    print(f"{name}: {contestants}", file=sys.stderr, flush=True)
+    rows = [{"workload": name, "contestant": "purchases", "seconds": bought[0], "cpu_seconds": bought[1]}]
     for contestant, (seconds, cpu_seconds) in contestants.items():
-        ratios = {"ratio": together["seconds"] / seconds, "cpu_ratio": together["cpu_seconds"] / cpu_seconds}
-        rows.append(
-            {"workload": name, "contestant": contestant, "seconds": seconds, "cpu_seconds": cpu_seconds, **ratios}
-        )
-        print(rows[-1], file=sys.stderr, flush=True)
+        row = {"workload": name, "contestant": contestant, "seconds": float(seconds), "cpu_seconds": float(cpu_seconds)}
+        if contestant.startswith("one by one"):
+            whole = contestants["together" if "compiling" in contestant else list(contestants)[-1]]
+            ratios = np.asarray(whole) / (seconds, cpu_seconds)
+            row |= {"ratio": float(ratios[0]), "cpu_ratio": float(ratios[1])}
+        rows.append(row)
     return rows
+
+
+def clocked(settings: Any, schema: Any, tables: list[pd.DataFrame], **numbers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds and processor seconds of the purchases, [2], and the times when training began and each group ended."""
+    marks: list[tuple[float, float]] = []
+
+    def mark(*_: str) -> None:
+        marks.append((time.perf_counter(), time.process_time()))
+
+    key = jax.random.key(5)
+    shadows.train_shadows(settings, schema, tables, key=key, announce=mark, after_group=mark, **numbers)
+    times = np.array(marks)
+    return times[1] - times[0], times[1:]
 
 
 def timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
@@ -154,7 +171,8 @@ def write(options: argparse.Namespace, rows: list[dict[str, Any]], attacks: dict
     text = (
         f"# Shadow generators\n\n```bash\npython benchmarks/shadows.py {command}\n```\n\n"
         f"{date}, {host['cpu_count']} cores of {host['cpu']}, no GPU; {load:.1f} processes wanted to run on average, "
-        f"this one included; {data}.\nWhat is timed, and how, is in the benchmark's first lines; configurations and "
+        f"this one included; {data}.\nA ratio is that of 'together, compiled' to 'one by one', and of 'together' to "
+        f"'one by one, compiling'. What is timed, and how, is in the benchmark's first lines; configurations and "
         f"every value are in `{path.name}`.\n\n{table(rows)}\n\n{attack_table(attacks)}\n"
     )
     path.with_suffix(".md").write_text(text)
@@ -166,7 +184,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     heads = ["workload", "contestant", "s", "processor s", "together ÷ it: s", "processor s"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
-        ratios = [f"{row[name]:.2f}" if row.get(name, 1.0) != 1.0 else "" for name in ("ratio", "cpu_ratio")]
+        ratios = [f"{row[name]:.2f}" if name in row else "" for name in ("ratio", "cpu_ratio")]
         cells = [row["workload"], row["contestant"], f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}", *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

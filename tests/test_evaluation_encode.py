@@ -78,6 +78,11 @@ def test_unknown_categories_are_the_union_of_both_tables():
     np.testing.assert_array_equal(levels.occurs, [True, True, True, False, True])
 
 
+def test_equal_values_of_other_types_share_a_code_and_numbers_as_text_do_not():
+    values = pd.Series([True, 1, 1.0, "1", np.nan, None, pd.NA, 0], dtype=object)
+    np.testing.assert_array_equal(encode.category_codes(values, (1,)), [0, 0, 0, 1, 2, 2, 2, 1])
+
+
 def test_rare_categories_beyond_the_limit_share_a_level():
     train = pd.Series([f"c{i:03}" for i in range(150)] + ["c149"] * 5, dtype=object)
     levels = encode.make_levels(Column("x", "categorical"), [train, train])
@@ -94,6 +99,45 @@ def test_an_all_missing_column_has_one_code():
     np.testing.assert_array_equal(encode.column_codes(levels, pd.Series([np.nan, 0.5])), [2, 0])
 
 
+def test_tables_encoded_together_are_those_encoded_one_by_one():
+    columns = [
+        Column("x", "numeric", 0, None, nullable=True),
+        Column("n", "integer"),
+        Column("when", "datetime", "2020-01-01", "2020-01-09"),
+        Column("c", "categorical", categories=("a", "b")),
+        Column("free", "categorical"),
+        Column("y", "boolean"),
+    ]
+
+    def table(num_rows, seed):
+        rng = np.random.default_rng(seed)
+        return pd.DataFrame(
+            {
+                "x": np.where(rng.random(num_rows) < 0.2, np.nan, rng.normal(size=num_rows)),
+                "n": pd.Series(rng.integers(0, 9, num_rows), dtype="Int64").mask(rng.random(num_rows) < 0.1),
+                "when": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 9, num_rows), "D"),
+                "c": rng.choice(np.array(["a", "b", "z", None], object), num_rows),
+                "free": pd.Series(rng.choice(["p", "q"], num_rows), dtype="category"),
+                "y": rng.random(num_rows) < 0.5,
+            }
+        )
+
+    frames = [table(20_000, 0), table(70, 1), table(100, 2).assign(x=np.inf, free="r")]
+    together, tables = encode.encode_tables(columns, frames)
+    for i, column in enumerate(columns):
+        levels = encode.make_levels(column, [pd.Series(frame[column.name]) for frame in frames])
+        assert levels.bounds == together[i].bounds and levels.categories == together[i].categories
+        np.testing.assert_array_equal(levels.edges, together[i].edges)
+        np.testing.assert_array_equal(levels.occurs, together[i].occurs)
+    for frame, encoded in zip(frames, tables, strict=True):
+        one = encode.encode_table(together, frame)
+        np.testing.assert_array_equal(one.codes, encoded.codes)
+        np.testing.assert_array_equal(one.scaled, encoded.scaled)
+    values = frames[0]["x"].to_numpy()
+    oracle = np.where(np.isnan(values), len(together[0].edges) + 2, np.searchsorted(together[0].edges, values))
+    np.testing.assert_array_equal(tables[0].codes[:, 0], oracle)
+
+
 def test_features_are_one_hot_and_z_scores_with_the_training_statistics():
     columns = [
         Column("x", "numeric", 0, 10),
@@ -102,7 +146,9 @@ def test_features_are_one_hot_and_z_scores_with_the_training_statistics():
     ]
     train = pd.DataFrame({"x": [0.0, 4.0, np.nan], "c": ["a", "b", "b"], "y": [True, False, True]})
     test = pd.DataFrame({"x": [4.0], "c": [None], "y": [True]})
-    all_levels = [encode.make_levels(column, [train[column.name], test[column.name]]) for column in columns]
+    all_levels = [
+        encode.make_levels(column, [pd.Series(train[column.name]), pd.Series(test[column.name])]) for column in columns
+    ]
     encoded, encoded_test = (encode.encode_table(all_levels, table) for table in (train, test))
     statistics = features.standardisation(encoded)
     matrix = features.feature_matrix(all_levels, encoded, statistics, exclude="y")
@@ -115,7 +161,7 @@ def test_features_are_one_hot_and_z_scores_with_the_training_statistics():
 def test_a_constant_column_is_a_zero_feature():
     column = Column("x", "integer", 0, 3)
     table = pd.DataFrame({"x": [2, 2, 2]})
-    all_levels = [encode.make_levels(column, [table["x"], table["x"]])]
+    all_levels = [encode.make_levels(column, [pd.Series(table["x"])] * 2)]
     encoded = encode.encode_table(all_levels, table)
     matrix = features.feature_matrix(all_levels, encoded, features.standardisation(encoded), exclude="")
     np.testing.assert_allclose(matrix, np.zeros((3, 1)), atol=1e-6)

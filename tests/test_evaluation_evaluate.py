@@ -153,6 +153,16 @@ def test_degenerate_synthetic_tables_give_values_or_reasons(name):
         assert found["within_bounds_rate", "city"] == 0.0 and found["emd", "income"] > 1
 
 
+@pytest.mark.parametrize("name", ["constant columns", "all missing", "one class", "missing target"])
+def test_degenerate_real_tables_give_values_or_reasons(name):
+    real = DEGENERATE[name]
+    evaluation = evaluate(SCHEMA, real, real.iloc[::-1], TRAIN, seed=0)
+    check_contract(evaluation)
+    assert evaluation.skipped
+    absent = {"constant columns": "income", "all missing": "income"}.get(name, "utility")
+    assert any(absent in sentence for sentence in evaluation.skipped)
+
+
 def test_without_a_target_other_headlines_move_up():
     schema = Schema(columns=SCHEMA.columns[1:4], num_records=300)
     evaluation = evaluate(schema, TRAIN, TEST, table(300, 2), seed=0)

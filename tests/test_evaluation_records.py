@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import rbf_kernel
 
-from privsyn_jax.evaluation.encode import Tables, encode_table, make_levels
+from privsyn_jax.evaluation import record_distances
+from privsyn_jax.evaluation.encode import Tables, encode_table, encode_tables, make_levels
 from privsyn_jax.evaluation.propensity import propensity_mse
 from privsyn_jax.evaluation.record_distances import add_record_distances
 from privsyn_jax.evaluation.record_vectors import RecordVectors, as_matrix, record_vectors, squared_distances
@@ -197,3 +198,32 @@ def test_rows_of_few_records_have_values_or_reasons(num_rows, absent):
     }  # fmt: skip
     assert all(np.isfinite([row["value"], row["reference"]]).all() for row in rows.metrics)
     assert all(a != b for a, b in itertools.combinations(rows.skipped, 2))
+
+
+def test_a_sample_of_a_large_table_says_what_all_of_it_says(monkeypatch):
+    """Beyond 10,000 records a part is drawn: it differs by no more than sampling does, and all of it not at all."""
+    columns = [Column("x", "numeric", 0.0, 1.0), Column("u", "categorical", categories=("a", "b"))]
+    rng = np.random.default_rng(0)
+    letters = np.array(["a", "b"], object)
+    frames = [
+        pd.DataFrame({"x": rng.beta(2, b, 10_500), "u": letters[(rng.random(10_500) < share).astype(int)]})
+        for b, share in ((2, 0.5), (2, 0.5), (3, 0.6))
+    ]
+    levels, tables = encode_tables(columns, frames)
+
+    def found():
+        rows = Rows("fidelity", 0)
+        add_record_distances(rows, levels, Tables(*tables), seed=0)
+        return {row["metric"]: row["value"] for row in rows.metrics}
+
+    part = found()
+    monkeypatch.setattr(record_distances, "MAX_RECORDS", 20_000)
+    monkeypatch.setattr(record_distances, "MAX_COMPARED", 1_500)
+    whole = found()
+    assert part.keys() == whole.keys() and part != whole
+    # Means over records of terms whose standard deviation is below a half; pmse's are squares below 1/4.
+    assert part["pmse"] == pytest.approx(whole["pmse"], abs=4 * 0.125 / np.sqrt(20_000))
+    assert part["sliced_wasserstein"] == pytest.approx(whole["sliced_wasserstein"], abs=4 * 0.5 / np.sqrt(10_000))
+    for metric in ("alpha_precision", "beta_recall", "coverage", "mmd"):
+        assert part[metric] == pytest.approx(whole[metric], abs=4 * 0.5 * np.sqrt(1 / 1_500 + 1 / 3_000))
+    assert part["mmd"] > 0.1  # above that tolerance: the tables do differ

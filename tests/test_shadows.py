@@ -40,6 +40,7 @@ OVERFITTED = {
         "num_steps": 2000, "expected_batch_size": 64, "microbatch_size": 96, "steps_per_dispatch": 20,
         "learning_rate": 1e-2,
     },
+    "synthesis": {"num_samples": 5000},
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from privsyn_jax.evaluation.distances import fidelity_rows
-from privsyn_jax.evaluation.encode import Tables, encode_table, make_levels
+from privsyn_jax.evaluation.encode import Tables, encode_tables
 from privsyn_jax.evaluation.fairness import fairness_of
 from privsyn_jax.evaluation.headlines import headline
 from privsyn_jax.evaluation.sanity import sanity_rows
@@ -78,8 +78,8 @@ def evaluate(
         raise UserError("the synthetic table has none of the schema's columns")
     names = [column.name for column in columns]
     frames = [pd.DataFrame(table[names]).reset_index(drop=True) for table in (train, test, synthetic)]
-    all_levels = [make_levels(column, [pd.Series(frame[column.name]) for frame in frames]) for column in columns]
-    tables = Tables(*(encode_table(all_levels, frame) for frame in frames))
+    all_levels, encoded = encode_tables(columns, frames)
+    tables = Tables(*encoded)
 
     fidelity, pair_errors = fidelity_rows(all_levels, tables, target=schema.target, seed=seed)
     settings = settings or EvaluationSettings()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.evaluation import columns, encode, fidelity
 from privsyn_jax.evaluation.encode import Encoded, Levels, Tables
+from privsyn_jax.evaluation.on_host import host_distances, host_moments
 from privsyn_jax.evaluation.ordering import Ordered
 from privsyn_jax.evaluation.rows import Rows
+from privsyn_jax.evaluation.threads import in_threads
 
 _EMPTY = "a table has no value in this column"
 
@@ -43,10 +46,22 @@ def add_column_distances(
 
 
 def distribution_distances(ordered: Sequence[Ordered]) -> dict[str, np.ndarray]:
-    """{"emd", "kolmogorov_smirnov"}: float64 [d, 2] of synthetic and of real test against real train; NaN if empty.
+    """{"emd", "kolmogorov_smirnov"}: float64 [d, 2] of synthetic and of real test against real train; NaN if empty."""
+    if jax.default_backend() == "cpu":
+        found = in_threads(
+            lambda column: [
+                host_distances(column.counts.train, other, column.values)
+                for other in (column.counts.synthetic, column.counts.test)
+            ],
+            ordered,
+        )
+        distances = np.array(found).reshape(-1, 2, 2)
+        return {"emd": distances[..., 0], "kolmogorov_smirnov": distances[..., 1]}
+    return device_distances(ordered)
 
-    One column at a time; all are padded to one length, so one program serves them.
-    """
+
+def device_distances(ordered: Sequence[Ordered]) -> dict[str, np.ndarray]:
+    """`distribution_distances` by the jitted metrics, a column at a time, padded to one length for one program."""
     length = 1 << max(max(len(column.values) for column in ordered) - 1, 0).bit_length()
     found = {"emd": [], "kolmogorov_smirnov": []}
     for column in ordered:
@@ -56,6 +71,13 @@ def distribution_distances(ordered: Sequence[Ordered]) -> dict[str, np.ndarray]:
         found["emd"].append([columns.wasserstein(counts.train, other, widths) for other in others])
         found["kolmogorov_smirnov"].append([columns.kolmogorov_smirnov(counts.train, other) for other in others])
     return {metric: np.array(pairs, np.float64) for metric, pairs in found.items()}
+
+
+def moments_of(table: Encoded, numeric: Sequence[int]) -> columns.Moments:
+    """Moments of the named numeric columns of one table."""
+    if jax.default_backend() == "cpu":
+        return host_moments([table.scaled[:, i] for i in numeric])
+    return columns.moments(jnp.asarray(table.scaled[:, list(numeric)], jnp.float32))
 
 
 def _add_distribution_distances(rows, all_levels, ordered):
@@ -68,7 +90,7 @@ def _add_distribution_distances(rows, all_levels, ordered):
 
 
 def _add_moment_differences(rows, all_levels, tables, numeric):
-    train, test, synthetic = (columns.moments(jnp.asarray(table.scaled[:, numeric], jnp.float32)) for table in tables)
+    train, test, synthetic = (moments_of(table, numeric) for table in tables)
     for moment in columns.Moments._fields:
         of_train, of_test, of_synthetic = (np.asarray(getattr(m, moment), float) for m in (train, test, synthetic))
         undefined = _EMPTY if moment in ("mean", "stddev") else "a table has no two different values in this column"

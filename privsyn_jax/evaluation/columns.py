@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from privsyn_jax.evaluation.sums import tree_sum
 
@@ -20,10 +21,10 @@ class Moments(NamedTuple):
     Each [d]. The mean and standard deviation are NaN for a column without values, the others for a constant one too.
     """
 
-    mean: jax.Array
-    stddev: jax.Array
-    skewness: jax.Array
-    kurtosis: jax.Array
+    mean: jax.Array | np.ndarray
+    stddev: jax.Array | np.ndarray
+    skewness: jax.Array | np.ndarray
+    kurtosis: jax.Array | np.ndarray
 
 
 @jax.jit

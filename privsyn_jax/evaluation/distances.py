@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from privsyn_jax.evaluation.column_distances import add_column_distances
 from privsyn_jax.evaluation.encode import Encoded, Levels, Tables
 from privsyn_jax.evaluation.ordering import order_column
 from privsyn_jax.evaluation.pair_distances import add_associations, add_pairwise, add_triples
 from privsyn_jax.evaluation.record_distances import add_record_distances
 from privsyn_jax.evaluation.rows import Rows
+from privsyn_jax.evaluation.threads import in_threads
 
 
 def fidelity_rows(
@@ -33,11 +32,9 @@ def fidelity_rows(
       lists [D][D], 1-way on the diagonal).
     """
     rows = Rows("fidelity", seed)
-    ordered = {
-        i: order_column(Tables(*(np.ascontiguousarray(table.scaled[:, i]) for table in tables)))
-        for i, levels in enumerate(all_levels)
-        if levels.is_numeric
-    }
+    numeric = [i for i, levels in enumerate(all_levels) if levels.is_numeric]
+    ordered = in_threads(lambda i: order_column(Tables(*(table.scaled[:, i] for table in tables))), numeric)
+    ordered = dict(zip(numeric, ordered, strict=True))
     add_column_distances(rows, all_levels, tables, ordered)
     pair_errors = add_pairwise(rows, all_levels, tables)
     add_associations(rows, all_levels, tables, ordered, target)

@@ -11,7 +11,7 @@ import numpy as np
 from privsyn_jax.evaluation.sums import CHUNK_ROWS, row_product
 
 KL_SMOOTHING = 0.5  # added to the count of every level that occurs in either table (Jeffreys' prior)
-_MIN_VARIANCE = 1e-6  # of a column standardised over all its rows: below it a pair's subset is constant
+MIN_VARIANCE = 1e-6  # of a column standardised over all its rows: below it a pair's subset is constant
 
 
 @jax.jit
@@ -124,7 +124,7 @@ def correlation(values):
     mean = row_product(standard, present) / num_rows  # [i, j]: of column i over the rows where j is present too
     variance = row_product(jnp.square(standard), present) / num_rows - jnp.square(mean)
     covariance = row_product(standard, standard) / num_rows - mean * mean.T
-    defined = (variance > _MIN_VARIANCE) & (variance.T > _MIN_VARIANCE)
+    defined = (variance > MIN_VARIANCE) & (variance.T > MIN_VARIANCE)
     product = jnp.where(defined, variance * variance.T, 1.0)
     return jnp.where(defined, jnp.clip(covariance / jnp.sqrt(product), -1.0, 1.0), jnp.nan)
 

@@ -30,7 +30,7 @@ def order_column(column: Tables[np.ndarray]) -> Ordered:
       column: float64 [n] of each table; NaN is missing.
     """
     values = np.concatenate(column)
-    order = np.argsort(values)  # NaN last
+    order = ascending_order(values)
     ascending = values[order]
     is_new = np.ones(len(values), bool)
     is_new[1:] = ascending[1:] != ascending[:-1]
@@ -42,6 +42,30 @@ def order_column(column: Tables[np.ndarray]) -> Ordered:
     parts = np.split(positions, np.cumsum([len(table) for table in column])[:-1])
     counts = (np.bincount(part[part >= 0], minlength=len(distinct)).astype(np.int32) for part in parts)
     return Ordered(distinct, Tables(*parts), Tables(*counts))
+
+
+def ascending_order(values: np.ndarray) -> np.ndarray:
+    """As np.argsort, but faster: sorts whole numbers that hold the first bits of a value and its place.
+
+    Args:
+      values: float64 [n]; NaN comes last.
+
+    Returns:
+      int64 [n], a permutation.
+    """
+    num_place_bits = max(len(values) - 1, 0).bit_length()
+    positive_nan = np.where(np.isnan(values), np.nan, values)  # a NaN may have a sign
+    keys = positive_nan.view(np.int64)
+    if (keys < 0).any():  # of two negative numbers, the larger has the smaller bits
+        keys ^= (keys >> 63) & np.iinfo(np.int64).max
+    keys &= -1 << num_place_bits
+    keys |= np.arange(len(values))
+    keys.sort()
+    order = keys & ((1 << num_place_bits) - 1)
+    ascending = values[order]
+    if (ascending[1:] < ascending[:-1]).any():  # values that differ in their last bits only; fast if these are few
+        order = order[np.argsort(ascending, kind="stable")]
+    return order
 
 
 def average_ranks(positions: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.evaluation import associations, fidelity
 from privsyn_jax.evaluation.encode import Encoded, Levels, Tables
+from privsyn_jax.evaluation.on_host import host_correlation, host_pair_counts
 from privsyn_jax.evaluation.ordering import Ordered, average_ranks
 from privsyn_jax.evaluation.rows import Rows
 
@@ -30,7 +32,7 @@ def add_pairwise(rows: Rows, all_levels: Sequence[Levels], tables: Tables[Encode
     """
     names = [levels.column.name for levels in all_levels]
     num_codes = tuple(levels.num_codes for levels in all_levels)
-    train, test, synthetic = (fidelity.pair_counts(jnp.asarray(table.codes), num_codes) for table in tables)
+    train, test, synthetic = (pair_counts(table.codes, num_codes) for table in tables)
     matrices = [
         np.asarray(fidelity.pairwise_total_variation(train, other, num_codes), np.float64)
         for other in (synthetic, test)
@@ -86,8 +88,9 @@ def add_associations(
                 rows.skip("correlation_difference", reason, column=all_levels[chosen[i]].column.name)
         ranks = Tables(*(_as_ranks(table, which, chosen, ordered) for which, table in enumerate(numbers)))
         for metric, values in (("correlation_difference", numbers), ("spearman_difference", ranks)):
-            found = (np.asarray(fidelity.correlation(standardised(table)), float) for table in values)
-            _add_difference(rows, metric, *found, undefined="no pair of columns varies in every table")
+            _add_difference(
+                rows, metric, *map(correlations, values), undefined="no pair of columns varies in every table"
+            )
     categorical = [i for i, levels in enumerate(all_levels) if not levels.is_numeric]
     if not (ordered and categorical):
         return rows.skip("correlation_ratio_difference", "no numeric or no categorical column")
@@ -116,6 +119,20 @@ def add_triples(rows: Rows, all_levels: Sequence[Levels], tables: Tables[Encoded
         for other in (synthetic, test)
     )
     rows.add("triple_total_variation", of_synthetic.mean(), of_test.mean())
+
+
+def pair_counts(codes: np.ndarray, num_codes: tuple[int, ...]) -> np.ndarray:
+    """`fidelity.pair_counts` as NumPy array: counted on the host where JAX has a CPU only, else by matrix products."""
+    if jax.default_backend() == "cpu":
+        return host_pair_counts(codes, num_codes)
+    return np.asarray(fidelity.pair_counts(jnp.asarray(codes), num_codes))
+
+
+def correlations(values: np.ndarray) -> np.ndarray:
+    """`fidelity.correlation` of float64 [n, d], as float64 [d, d]: on the host where JAX has a CPU only."""
+    if jax.default_backend() == "cpu":
+        return host_correlation(values)
+    return np.asarray(fidelity.correlation(standardised(values)), np.float64)
 
 
 def occurring_codes(all_levels: Sequence[Levels], table: Encoded) -> np.ndarray:
@@ -161,14 +178,16 @@ def _is_binary(levels: Levels, target: str | None) -> bool:
 
 def _as_numbers(all_levels, table, chosen):
     """Scaled numbers and 0/1 codes of the chosen columns, float64 [n, len(chosen)], NaN if missing."""
-    is_numeric = np.array([all_levels[i].is_numeric for i in chosen], bool)[None, :]
-    codes = table.codes[:, chosen]
-    return np.where(is_numeric, table.scaled[:, chosen], np.where(codes <= 1, codes, np.nan))
+    numbers = np.empty((len(table.codes), len(chosen)), order="F")
+    for position, i in enumerate(chosen):
+        codes = table.codes[:, i]
+        numbers[:, position] = table.scaled[:, i] if all_levels[i].is_numeric else np.where(codes <= 1, codes, np.nan)
+    return numbers
 
 
 def _as_ranks(numbers, which, chosen, ordered):
     """Ranks of the chosen columns of one table, by its place in Tables; 0/1 columns are their own but for scale."""
-    ranks = numbers.copy()
+    ranks = numbers.copy(order="F")
     for position, i in enumerate(chosen):
         if i in ordered:
             ranks[:, position] = average_ranks(ordered[i].positions[which], ordered[i].counts[which])
@@ -177,6 +196,5 @@ def _as_ranks(numbers, which, chosen, ordered):
 
 def _is_constant(values):
     """Columns with fewer than two different values, bool [d]."""
-    largest = np.where(np.isnan(values), -np.inf, values).max(axis=0)
-    smallest = np.where(np.isnan(values), np.inf, values).min(axis=0)
-    return largest <= smallest
+    largest, smallest = (extreme.reduce(values, axis=0) for extreme in (np.fmax, np.fmin))  # NaN if all are
+    return ~(largest > smallest)

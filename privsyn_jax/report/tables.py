@@ -11,7 +11,7 @@ import numpy as np
 from privsyn_jax.report.numbers import finite_or_none, format_number
 
 _SPELLING = {
-    "auc": "AUC", "cnn": "CNN", "emd": "EMD", "f1": "F1", "fid": "FID", "kid": "KID", "kl": "KL", "ks": "KS", "lstm": "LSTM",
+    "auc": "AUC", "cnn": "CNN", "emd": "EMD", "f1": "F1", "fid": "FID", "kid": "KID", "kl": "KL", "lstm": "LSTM",
     "mlp": "MLP", "mmd": "MMD", "pmse": "pMSE", "r2": "R²", "rmse": "RMSE", "roc": "ROC",
 }  # fmt: skip
 _ARROWS = {None: "", True: " ↑", False: " ↓"}

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from privsyn_jax.evaluation.attacks import density, images, texts
 from privsyn_jax.evaluation.attacks.attributes import attribute_inference
+from privsyn_jax.evaluation.attacks.blind import against_blind, blind_result
 from privsyn_jax.evaluation.attacks.density import density_ratio, likelihood_ratio
 from privsyn_jax.evaluation.attacks.images import IMAGE_ATTACKS
 from privsyn_jax.evaluation.attacks.inversion import model_inversion
@@ -58,7 +61,7 @@ class AttackReport(NamedTuple):
     Attributes:
       results: in the order of the registry. Each attack alone raises a false alarm in at most 5 % of cases, all of them
         together more often: one detection that barely is one calls for a second seed.
-      skipped: one sentence for each attack that could not be made.
+      skipped: one sentence for each attack that could not be made, and one where controls are unlike members.
     """
 
     results: list[AttackResult]
@@ -89,7 +92,7 @@ def attack_table(
     Raises:
       UserError: a name is no attack. What an attack cannot handle is a sentence in `skipped`.
     """
-    return _attacked(TABLE_ATTACKS, names, announce, (schema, train, test, synthetic), seed)
+    return _attacked(TABLE_ATTACKS, density.blind_distances, names, announce, (schema, train, test, synthetic), seed)
 
 
 def attack_images(
@@ -103,7 +106,7 @@ def attack_images(
     announce: Callable[[str], None] = lambda line: None,
 ) -> AttackReport:
     """As `attack_table`, on images, with IMAGE_ATTACKS."""
-    return _attacked(IMAGE_ATTACKS, names, announce, (schema, train, test, synthetic), seed)
+    return _attacked(IMAGE_ATTACKS, images.blind_distances, names, announce, (schema, train, test, synthetic), seed)
 
 
 def attack_texts(
@@ -117,7 +120,7 @@ def attack_texts(
     announce: Callable[[str], None] = lambda line: None,
 ) -> AttackReport:
     """As `attack_table`, on texts, with TEXT_ATTACKS."""
-    return _attacked(TEXT_ATTACKS, names, announce, (schema, train, test, synthetic), seed)
+    return _attacked(TEXT_ATTACKS, texts.blind_distances, names, announce, (schema, train, test, synthetic), seed)
 
 
 def report_to_dict(report: AttackReport) -> dict[str, Any]:
@@ -127,6 +130,7 @@ def report_to_dict(report: AttackReport) -> dict[str, Any]:
 
 def _attacked(
     attacks: Mapping[str, Attack],
+    blind: Callable[..., list[np.ndarray]],
     names: Sequence[str] | None,
     announce: Callable[[str], None],
     records: tuple[Any, Any, Any, Any],
@@ -135,8 +139,8 @@ def _attacked(
     unknown = [name for name in names or () if name not in attacks]
     if unknown:
         raise UserError(f"there is no attack {unknown[0]}: use {', '.join(attacks)}")
-    results, skipped = [], []
-    for name in attacks if names is None else names:
+    results, skipped, chosen = [], [], list(attacks if names is None else names)
+    for name in chosen:
         announce(f"attacking: {name.replace('_', ' ')}")
         try:
             found = attacks[name](*records, seed=seed)
@@ -144,4 +148,8 @@ def _attacked(
             skipped.append(f"{name}: {error}.")
             continue
         results += found if isinstance(found, list) else [found]
+    if results:
+        announce("attacking without the synthetic records, for comparison")
+        results, sentences = against_blind(results, blind_result(*blind(*records, seed=seed), seed=seed))
+        skipped += sentences
     return AttackReport(results, skipped)

@@ -43,13 +43,23 @@ def density_ratio(
     members, controls, reference, known = _ranked(prepare(schema, train, test, synthetic, seed=seed))
     scores = [
         log_distance_ratio(
-            nearest_rows(rows, known).distance[:, 0],
-            nearest_rows(rows, reference, k=min(_NEIGHBOURS, len(reference.codes))).distance[:, -1],
-            smoothing=_SMOOTHING,
+            nearest_rows(rows, known).distance[:, 0], _to_reference(rows, reference), smoothing=_SMOOTHING
         )
         for rows in (members, controls)
     ]
     return membership_result("density_ratio", *scores, seed=seed)
+
+
+def blind_distances(
+    schema: Schema, train: pd.DataFrame, test: pd.DataFrame, synthetic: pd.DataFrame, *, seed: int
+) -> list[np.ndarray]:
+    """Of members and of controls to the reference records, see `blind`; args and raises as `density_ratio`."""
+    members, controls, reference, _ = _ranked(prepare(schema, train, test, synthetic, seed=seed))
+    return [_to_reference(rows, reference) for rows in (members, controls)]
+
+
+def _to_reference(rows: Mixed, reference: Mixed) -> np.ndarray:
+    return nearest_rows(rows, reference, k=min(_NEIGHBOURS, len(reference.codes))).distance[:, -1]
 
 
 def log_distance_ratio(to_synthetic: np.ndarray, to_reference: np.ndarray, *, smoothing: float) -> np.ndarray:

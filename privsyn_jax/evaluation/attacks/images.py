@@ -61,17 +61,21 @@ def reconstruction(schema: ImageSchema, train: Images, test: Images, synthetic: 
 def density_ratio(schema: ImageSchema, train: Images, test: Images, synthetic: Images, *, seed: int) -> AttackResult:
     """The attack of `density.density_ratio` on pixel L2; args as `distance_to_closest_record`."""
     sets = _prepare(train, test, synthetic, seed)
-    k = min(_NEIGHBOURS, len(sets.reference.labels))
     parts = [
-        (
-            nearest_vectors(images.features, sets.synthetic.features)[:, 0],
-            nearest_vectors(images.features, sets.reference.features, k=k)[:, -1],
-        )
+        (nearest_vectors(images.features, sets.synthetic.features)[:, 0], _to_reference(images, sets))
         for images in (sets.members, sets.controls)
     ]
     typical = float(np.median(np.concatenate([to_reference for _, to_reference in parts]))) or 1.0
     scores = [log_distance_ratio(*distances, smoothing=_SMOOTHING * typical) for distances in parts]
     return membership_result("density_ratio", *scores, seed=seed)
+
+
+def blind_distances(
+    schema: ImageSchema, train: Images, test: Images, synthetic: Images, *, seed: int
+) -> list[np.ndarray]:
+    """Of members and of controls to the reference images, see `blind`; args as `distance_to_closest_record`."""
+    sets = _prepare(train, test, synthetic, seed)
+    return [_to_reference(images, sets) for images in (sets.members, sets.controls)]
 
 
 def shadow_posteriors(
@@ -109,6 +113,11 @@ def _prepare(train: Images, test: Images, synthetic: Images, seed: int) -> _Sets
         pixels = np.asarray(images.pixels)[places].reshape(len(places), -1)
         parts.append(Labelled(pixels.astype(np.float32) / 255, np.asarray(images.labels)[places]))
     return _Sets(*parts)
+
+
+def _to_reference(images: Labelled, sets: _Sets) -> np.ndarray:
+    k = min(_NEIGHBOURS, len(sets.reference.labels))
+    return nearest_vectors(images.features, sets.reference.features, k=k)[:, -1]
 
 
 def _pixel_distances(sets: _Sets) -> list[np.ndarray]:

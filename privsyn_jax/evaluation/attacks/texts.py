@@ -65,12 +65,17 @@ def density_ratio(schema: TextSchema, train: Texts, test: Texts, synthetic: Text
     The distance to the reference is the mean over five parts of it of the distance to the nearest text.
     """
     sets = _prepare(train, test, synthetic, seed)
-    places = [part for part in np.array_split(np.arange(len(sets.reference.labels)), _PARTS) if len(part)]
-    scores = []
-    for texts in (sets.members, sets.controls):
-        to_reference = np.mean([_distances(texts, sets.reference[part]) for part in places], axis=0)
-        scores.append(log_distance_ratio(_distances(texts, sets.synthetic), to_reference, smoothing=_SMOOTHING))
+    scores = [
+        log_distance_ratio(_distances(texts, sets.synthetic), _to_reference(texts, sets), smoothing=_SMOOTHING)
+        for texts in (sets.members, sets.controls)
+    ]
     return membership_result("density_ratio", *scores, seed=seed)
+
+
+def blind_distances(schema: TextSchema, train: Texts, test: Texts, synthetic: Texts, *, seed: int) -> list[np.ndarray]:
+    """Of members and of controls to the reference texts, see `blind`; args as `distance_to_closest_record`."""
+    sets = _prepare(train, test, synthetic, seed)
+    return [_to_reference(texts, sets) for texts in (sets.members, sets.controls)]
 
 
 def shadow_posteriors(schema: TextSchema, train: Texts, test: Texts, synthetic: Texts, *, seed: int) -> AttackResult:
@@ -116,6 +121,12 @@ def _distances(queries: Labelled, candidates: Labelled) -> np.ndarray:
     """1 less the cosine similarity to the most similar candidate, float64 [n]."""
     similarity = nearest(queries.features, candidates.features).similarity.astype(np.float64)
     return np.maximum(0.0, 1.0 - similarity)
+
+
+def _to_reference(texts: Labelled, sets: _Sets) -> np.ndarray:
+    """Mean over parts of the reference of the distance to the nearest text."""
+    places = [part for part in np.array_split(np.arange(len(sets.reference.labels)), _PARTS) if len(part)]
+    return np.mean([_distances(texts, sets.reference[part]) for part in places], axis=0)
 
 
 def _fit_linear(records: Labelled, seed: int) -> LogisticRegression:
