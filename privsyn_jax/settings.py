@@ -280,6 +280,7 @@ class EvaluationSettings:
       num_seeds: resamples of the records that the downstream models of tables are trained on besides, for intervals and
         tests, and for models of real and synthetic records together; 0 for none of these, which is quicker.
       boosting_seeds: whether boosting is trained on them too, which takes most of the time; else only once.
+      net_seeds: the same for the downstream nets of images and texts, all at once; 0 for none, as they are costly on a CPU.
     """
 
     enabled: bool = True
@@ -293,6 +294,7 @@ class EvaluationSettings:
     references: str = ""
     num_seeds: int = 5
     boosting_seeds: bool = False
+    net_seeds: int = 0
 
     def __post_init__(self):
         require(
@@ -306,10 +308,12 @@ class EvaluationSettings:
         ):
             value = getattr(self, name)
             require(value >= least, f"evaluation.{name} is {value}: give at least {least}")
-        require(
-            self.num_seeds == 0 or self.num_seeds >= 2,
-            f"evaluation.num_seeds is {self.num_seeds}: give at least 2 for an interval, or 0 for none",
-        )
+        for name in ("num_seeds", "net_seeds"):
+            value = getattr(self, name)
+            require(
+                value == 0 or value >= 2,
+                f"evaluation.{name} is {value}: give at least 2 for an interval, or 0 for none",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

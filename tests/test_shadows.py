@@ -76,7 +76,7 @@ def test_a_shadow_is_the_same_in_any_group_and_thread_and_depends_on_its_table_o
     def train(tables, **numbers):
         return shadows.train_shadows(settings_of(), SCHEMA, tables, key=jax.random.key(0), **numbers)
 
-    together, apart = train(tables, at_once=3), train(tables, at_once=2, num_threads=2)
+    together, apart = train(tables, at_once=3), train(tables, at_once=1, num_threads=2)
     for one, other in zip(together, apart, strict=True):
         for left, right in zip(leaves_of(one), leaves_of(other), strict=True):
             np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
@@ -135,7 +135,7 @@ def test_the_loss_with_closed_codes_is_that_of_the_generator_without_them():
         assert float(loss_of(one, codes, private)) == pytest.approx(float(loss_of(other, codes, small)), rel=1e-5)
 
 
-def test_the_whole_attack_repeats_by_key_and_finds_nothing_at_epsilon_1():
+def test_the_whole_attack_repeats_by_key_and_tells_nothing_at_epsilon_1():
     auxiliary = population(500)
     targets = choose_targets(SCHEMA, auxiliary, num_random=3, num_outliers=3, num_canaries=3, key=jax.random.key(3))
     said = []
@@ -146,12 +146,14 @@ def test_the_whole_attack_repeats_by_key_and_finds_nothing_at_epsilon_1():
         )
 
     first = run(0)
-    assert first == run(0) and first != run(1)
+    assert first == run(0)
     assert [result.name for result in first] == [
         f"shadow generators, {kind} targets" for kind in ("random", "outlier", "canary")
     ]
-    assert not any(result.is_detected for result in first)
-    assert len(said) == 12
+    areas = [result.metrics["auc"].value for result in first]
+    standard_error = np.sqrt((12 + 12 + 1) / (12 * 12 * 12) / 3)  # of the mean of three, for scores that know nothing
+    assert abs(np.mean(areas) - 0.5) < 4 * standard_error
+    assert len(said) == 8
 
 
 def test_what_cannot_be_trained_together_is_refused():

@@ -61,6 +61,23 @@ def num_steps(num_records: int) -> int:
     return int(np.clip(_NUM_EPOCHS * num_records // BATCH_SIZE, _LEAST_STEPS, _MOST_STEPS))
 
 
+def orders(resampled: np.ndarray, *, num_steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """Rows of every minibatch of every model, int32 [c, num_steps, batch_size].
+
+    Args:
+      resampled: int [c, n], see `resamples`; a model sees all its rows once before it sees one again.
+      num_steps: of gradient descent.
+      batch_size: rows of a step.
+      seed: of the order; a model's order does not depend on how many there are.
+    """
+    needed, found = num_steps * batch_size, []
+    for model, rows in enumerate(resampled):
+        rng = np.random.default_rng([seed, model])
+        epochs = [rng.permutation(rows) for _ in range(-(-needed // len(rows)))]
+        found.append(np.concatenate(epochs)[:needed].reshape(num_steps, batch_size))
+    return np.stack(found)
+
+
 def logistic_regression(problem: Problem) -> np.ndarray:
     """Multinomial logistic regression with an L2 penalty (C = 1, as scikit-learn's) and a free intercept.
 
@@ -106,7 +123,8 @@ def mlp(problem: Problem) -> np.ndarray:
     rows, labels, _ = _padded(problem._replace(labels=scaled))
     root = jax.random.key(problem.seed)  # a model's key does not depend on how many there are
     keys = jax.vmap(lambda number: jax.random.fold_in(root, number))(np.arange(len(problem.resamples)))
-    params = _fit_mlp(rows, labels, _orders(problem), keys, num_outputs=problem.num_classes or 1)
+    batches = orders(problem.resamples, num_steps=problem.num_steps, batch_size=BATCH_SIZE, seed=problem.seed)
+    params = _fit_mlp(rows, labels, batches, keys, num_outputs=problem.num_classes or 1)
     found = _cut(_mlp_outputs(_padded_judged(problem), params), problem)
     if is_regression:
         return mean + scale * found[:, :, 0].astype(np.float64)
@@ -153,16 +171,6 @@ def _cut(found: jax.Array, problem: Problem) -> np.ndarray:
 
 def _label_scale(labels: np.ndarray) -> tuple[float, float]:
     return float(labels.mean()), float(labels.std()) or 1.0
-
-
-def _orders(problem: Problem) -> np.ndarray:
-    """Rows of every minibatch, int32 [c, num_steps, BATCH_SIZE]: all are seen once before one is seen again."""
-    needed, orders = problem.num_steps * BATCH_SIZE, []
-    for model, rows in enumerate(problem.resamples):
-        rng = np.random.default_rng([problem.seed, model])
-        epochs = [rng.permutation(rows) for _ in range(-(-needed // len(rows)))]
-        orders.append(np.concatenate(epochs)[:needed].reshape(problem.num_steps, BATCH_SIZE))
-    return np.stack(orders)
 
 
 def _curvature(features, counts, penalty):

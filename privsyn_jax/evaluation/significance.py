@@ -11,7 +11,7 @@ from privsyn_jax.types import UserError
 
 PROTOCOL = (
     "Every seed trains on a bootstrap resample of the records, with its own initial weights and order; the test "
-    "records stay the same. Intervals hold for this synthetic table: another run of the generator would add its own "
+    "records stay the same. Intervals hold for these synthetic records: another run of the generator would add its own "
     "variation."
 )
 

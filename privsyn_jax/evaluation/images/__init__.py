@@ -14,7 +14,7 @@ from privsyn_jax.evaluation.images.frechet import frechet_distance, kernel_dista
 from privsyn_jax.evaluation.images.grid import grid_png
 from privsyn_jax.evaluation.images.neighbours import neighbour_rows
 from privsyn_jax.evaluation.images.pixels import pixel_rows
-from privsyn_jax.evaluation.images.utility import utility_rows
+from privsyn_jax.evaluation.images.utility import utility_of
 from privsyn_jax.evaluation.rows import Rows
 from privsyn_jax.settings import EvaluationSettings
 from privsyn_jax.types import Images, ImageSchema, UserError
@@ -40,11 +40,13 @@ class ImageEvaluation(NamedTuple):
         same metric for real held-out images (utility: for a net trained on real images).
       pictures: PNGs by caption, in the order in which to show them; all but the first show or sum up real images.
       skipped: one sentence for everything that could not be computed or must not be read too much into.
+      tests: of downstream nets over seeds, see `utility.Utility`; empty without settings.net_seeds.
     """
 
     metrics: list[dict[str, Any]]
     pictures: dict[str, bytes]
     skipped: list[str]
+    tests: dict[str, Any]
 
 
 def evaluate_images(
@@ -64,7 +66,7 @@ def evaluate_images(
       train: real images that the generator was trained on.
       test: real images that it never saw.
       synthetic: any number of images, at least one; classes may be absent.
-      settings: features, numbers of images and of steps.
+      settings: features, numbers of images, of steps and of seeds.
       seed: of the downstream nets and of subsets.
       announce: told what comes next, a line each time; this takes minutes on a CPU.
 
@@ -76,8 +78,8 @@ def evaluate_images(
         for described, images in (("training", train), ("held-out", test), ("synthetic", synthetic))
     )
     custom = custom_features(settings.features) if ":" in settings.features else None
-    utility, real_nets = utility_rows(schema, train, test, synthetic, settings=settings, seed=seed, announce=announce)
-    judge, params = real_nets[_JUDGE]
+    utility = utility_of(schema, train, test, synthetic, settings=settings, seed=seed, announce=announce)
+    judge, params = utility.real_nets[_JUDGE]
     features = custom or (
         random_features(schema.shape) if settings.features == "random" else trained_features(judge, params)
     )
@@ -95,11 +97,12 @@ def evaluate_images(
         _MEANS: means_picture,
         _NEIGHBOURS: neighbours_picture,
     }
-    parts = (utility, fidelity, pixels, sanity)
+    parts = (utility.rows, fidelity, pixels, sanity)
     return ImageEvaluation(
         metrics=[row for part in parts for row in part.metrics],
         pictures={caption: picture for caption, picture in pictures.items() if picture is not None},
         skipped=[sentence for part in parts for sentence in part.skipped],
+        tests=utility.tests,
     )
 
 

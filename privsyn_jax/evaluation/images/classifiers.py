@@ -50,6 +50,31 @@ def train_classifier(net: nn.Module, images: Images, *, num_steps: int, max_shif
     return state[0]
 
 
+def train_classifiers(net: nn.Module, images: Images, orders: np.ndarray, *, max_shift: int, key: jax.Array) -> Any:
+    """Trains c nets at once, each as `train_classifier` trains one, with its own weights, images and shifts.
+
+    Args:
+      net: as there.
+      images: that the orders point into.
+      orders: int [c, num_steps, BATCH_SIZE], see `downstream.orders`.
+      max_shift: as there.
+      key: of weights and shifts; a net's do not depend on how many there are.
+
+    Returns:
+      The parameters, stacked: every leaf has c as its first axis.
+    """
+    num_nets, num_steps, _ = orders.shape
+    pixels, labels = np.asarray(images.pixels), np.asarray(images.labels)
+    init_keys, shift_keys = _keys_of_nets(key, num_nets=num_nets)
+    params = jax.vmap(lambda key: initial_params(key, net=net, shape=pixels.shape[1:]))(init_keys)
+    state = params, jax.vmap(_optimizer(num_steps).init)(params)
+    for step, batch in enumerate(orders.swapaxes(0, 1)):
+        state = _train_steps(
+            state, pixels[batch], labels[batch], shift_keys, step, net=net, num_steps=num_steps, max_shift=max_shift
+        )
+    return state[0]
+
+
 def predict(net: nn.Module, params: Any, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features float32 [n, d] and class probabilities float32 [n, k] of uint8 pixels [n, height, width, channels]."""
     blocks = []
@@ -79,6 +104,20 @@ def _train_step(state, pixels, labels, key, *, net, num_steps, max_shift):
 
     updates, opt_state = _optimizer(num_steps).update(jax.grad(loss)(params), opt_state, params)
     return optax.apply_updates(params, updates), opt_state
+
+
+@functools.partial(jax.jit, static_argnames="num_nets")
+def _keys_of_nets(key, *, num_nets):
+    """(keys of the initial weights, of the shifts), each [num_nets]."""
+    return jax.vmap(lambda number: jax.random.split(jax.random.fold_in(key, number)), out_axes=1)(jnp.arange(num_nets))
+
+
+@functools.partial(jax.jit, static_argnames=("net", "num_steps", "max_shift"), donate_argnums=0)
+def _train_steps(state, pixels, labels, shift_keys, step, *, net, num_steps, max_shift):
+    """`_train_step` of stacked states, pixels [c, n, height, width, channels], labels [c, n] and keys [c]."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(shift_keys)
+    one = functools.partial(_train_step, net=net, num_steps=num_steps, max_shift=max_shift)
+    return jax.vmap(one)(state, pixels, labels, keys)
 
 
 @functools.partial(jax.jit, static_argnames="net")

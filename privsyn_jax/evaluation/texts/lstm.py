@@ -86,6 +86,28 @@ def train_lstm(net: LSTMClassifier, ids: np.ndarray, labels: np.ndarray, *, num_
     return state[0]
 
 
+def train_lstms(net: LSTMClassifier, ids: np.ndarray, labels: np.ndarray, orders: np.ndarray, *, key: jax.Array) -> Any:
+    """Trains c nets at once, each as `train_lstm` trains one, with its own weights and texts.
+
+    Args:
+      net: as there.
+      ids: int32 [n, length] that the orders point into.
+      labels: int32 [n].
+      orders: int [c, num_steps, BATCH_SIZE], see `downstream.orders`.
+      key: initial weights; a net's do not depend on how many there are.
+
+    Returns:
+      The parameters, stacked: every leaf has c as its first axis.
+    """
+    num_nets, num_steps, _ = orders.shape
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(np.arange(num_nets))
+    params = jax.vmap(lambda key: _initial(key, net=net))(keys)
+    state = params, jax.vmap(_optimizer(num_steps).init)(params)
+    for batch in orders.swapaxes(0, 1):
+        state = _train_steps(state, ids[batch], labels[batch], net=net, num_steps=num_steps)
+    return state[0]
+
+
 def predict(net: LSTMClassifier, params: Any, ids: np.ndarray) -> np.ndarray:
     """Class probabilities float32 [n, num_classes] of ids [n, length], n at least 1."""
     blocks = []
@@ -114,6 +136,12 @@ def _train_step(state, ids, labels, *, net, num_steps):
 
     updates, opt_state = _optimizer(num_steps).update(jax.grad(loss)(params), opt_state, params)
     return optax.apply_updates(params, updates), opt_state
+
+
+@functools.partial(jax.jit, static_argnames=("net", "num_steps"), donate_argnums=0)
+def _train_steps(state, ids, labels, *, net, num_steps):
+    """`_train_step` of stacked states, ids [c, n, length] and labels [c, n]."""
+    return jax.vmap(functools.partial(_train_step, net=net, num_steps=num_steps))(state, ids, labels)
 
 
 @functools.partial(jax.jit, static_argnames="net")

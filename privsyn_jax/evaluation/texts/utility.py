@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +13,19 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from privsyn_jax.evaluation.downstream import orders, resamples
 from privsyn_jax.evaluation.references import References
 from privsyn_jax.evaluation.rows import Rows
 from privsyn_jax.evaluation.scores import classification_scores
-from privsyn_jax.evaluation.texts.lstm import NUM_WORDS, LSTMClassifier, predict, train_lstm
+from privsyn_jax.evaluation.significance import seed_tests
+from privsyn_jax.evaluation.texts.lstm import (
+    BATCH_SIZE,
+    NUM_WORDS,
+    LSTMClassifier,
+    predict,
+    train_lstm,
+    train_lstms,
+)
 from privsyn_jax.evaluation.texts.words import Corpora, Part, Sparse, Words, first_words, frequent, locate, runs
 from privsyn_jax.settings import EvaluationSettings
 from privsyn_jax.types import TextSchema
@@ -24,6 +33,24 @@ from privsyn_jax.types import TextSchema
 METRICS = ("accuracy", "f1", "auc")
 MAX_FEATURES = 200_000
 _MAX_ITER = 1_000
+_SEEDS = 1  # the stream of keys of the nets trained on resamples
+
+# Of one text set and the words of another: class probabilities of the latter, by a model of all records of the former,
+# or by one for every row of int32 [c, n], the records that it is trained on.
+_Train = Callable[[Part, Words], np.ndarray]
+_TrainOver = Callable[[Part, Words, np.ndarray], Iterator[np.ndarray]]
+
+
+class Utility(NamedTuple):
+    """Scores of downstream classifiers.
+
+    Attributes:
+      rows: metric rows, of classifiers trained on all texts once.
+      tests: means, intervals and tests over seeds, see `significance.seed_tests`; empty without seeds or scores.
+    """
+
+    rows: Rows
+    tests: dict[str, Any]
 
 
 def linear_probabilities(train: Part, judged: Words, *, vocabulary_size: int, num_classes: int) -> np.ndarray:
@@ -38,15 +65,16 @@ def linear_probabilities(train: Part, judged: Words, *, vocabulary_size: int, nu
     Returns:
       Class probabilities float64 [n, k], 0 for classes that are absent from `train`.
     """
-    of_train = _features(train.words, vocabulary_size)
-    table = frequent(of_train[0], MAX_FEATURES)
-    weighting = TfidfTransformer(sublinear_tf=True)
-    inputs = weighting.fit_transform(_counts(*of_train, table, len(train.labels)))
-    model = LogisticRegression(max_iter=_MAX_ITER).fit(inputs, train.labels)
-    found = weighting.transform(_counts(*_features(judged, vocabulary_size), table, len(judged.lengths)))
-    probabilities = np.zeros((len(judged.lengths), num_classes))
-    probabilities[:, model.classes_] = model.predict_proba(found)
-    return probabilities
+    return _logistic(*_weighted(train, judged, vocabulary_size), train.labels, num_classes)
+
+
+def linear_over_seeds(
+    train: Part, judged: Words, resampled: np.ndarray, *, vocabulary_size: int, num_classes: int
+) -> Iterator[np.ndarray]:
+    """`linear_probabilities` for every row of `resampled`, int [c, n]; features and their weights are of all texts."""
+    inputs, found = _weighted(train, judged, vocabulary_size)
+    for rows in resampled:
+        yield _logistic(inputs[rows], found, train.labels[rows], num_classes)
 
 
 def lstm_probabilities(
@@ -65,12 +93,32 @@ def lstm_probabilities(
     Returns:
       Class probabilities float32 [n, k].
     """
-    table = np.ones(vocabulary_size, np.int32)  # outside the vocabulary
-    table[frequent(train.words.ids, NUM_WORDS)] = 2 + np.arange(min(NUM_WORDS, len(np.unique(train.words.ids))))
-    ids, judged_ids = (first_words(words, table, settings.lstm_length) for words in (train.words, judged))
+    ids, judged_ids = _known_words(train, judged, vocabulary_size, settings.lstm_length)
     net = LSTMClassifier(num_classes)
     params = train_lstm(net, ids, train.labels, num_steps=settings.lstm_steps, key=jax.random.key(seed))
     return predict(net, params, judged_ids)
+
+
+def lstm_over_seeds(
+    train: Part,
+    judged: Words,
+    resampled: np.ndarray,
+    *,
+    vocabulary_size: int,
+    num_classes: int,
+    settings: EvaluationSettings,
+    seed: int,
+) -> Iterator[np.ndarray]:
+    """`lstm_probabilities` for every row of `resampled`, int [c, n], all trained at once with weights of their own.
+
+    The vocabulary is that of all texts.
+    """
+    ids, judged_ids = _known_words(train, judged, vocabulary_size, settings.lstm_length)
+    net, key = LSTMClassifier(num_classes), jax.random.key(seed)
+    batches = orders(resampled, num_steps=settings.lstm_steps, batch_size=BATCH_SIZE, seed=seed)
+    stacked = train_lstms(net, ids, train.labels, batches, key=key)
+    for place in range(len(resampled)):
+        yield predict(net, jax.tree.map(operator.itemgetter(place), stacked), judged_ids)
 
 
 # One thread: on a shared machine BLAS's spinning threads cost more than they save.
