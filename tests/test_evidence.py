@@ -20,6 +20,7 @@ SETTINGS = {
     "data": {"name": "rand_hie"},
     "model": {"width": 8, "num_layers": 1, "num_calibration_rows": 256},
     "training": {"num_steps": 3, "expected_batch_size": 32, "microbatch_size": 32},
+    "privacy": {"seed": 0},
     "synthesis": {"num_samples": 300},
     "evaluation": {"num_seeds": 0},
     "attacks": {"names": "distance_to_closest_record"},

@@ -3,8 +3,10 @@
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import math
+import operator
 import os
 import sys
 import types
@@ -18,6 +20,7 @@ import scipy.linalg
 from scipy.spatial.distance import cdist
 
 from privsyn_jax.evaluation import headline
+from privsyn_jax.evaluation.downstream import orders, resamples
 from privsyn_jax.evaluation.images import classifiers, evaluate_images, grid_png, neighbours, nets, utility
 from privsyn_jax.evaluation.images.coverage import coverage_metrics
 from privsyn_jax.evaluation.images.features import custom_features, random_features
@@ -172,6 +175,25 @@ def test_shifts_move_an_image_and_nothing_else():
     assert len(set(places)) > 5
 
 
+def test_nets_trained_at_once_are_those_trained_alone():
+    """A net feels nothing of the others; its step is that of a single net."""
+    net, key = nets.SmallCNN(num_classes=3), jax.random.key(0)
+    batches = orders(resamples(240, 1, seed=0), num_steps=4, batch_size=classifiers.BATCH_SIZE, seed=0)
+    together = classifiers.train_classifiers(net, TRAIN, batches, max_shift=1, key=key)
+    keys, outputs = zip(*classifiers._keys_of_nets(key, num_nets=2), strict=True), []
+    for number, (init_key, shifts) in enumerate(keys):
+        params = nets.initial_params(init_key, net=net, shape=SCHEMA.shape)
+        state = params, classifiers._optimizer(4).init(params)
+        for step, batch in enumerate(batches[number]):
+            shift_key = jax.random.fold_in(shifts, step)
+            of_batch = TRAIN.pixels[batch], TRAIN.labels[batch], shift_key
+            state = classifiers._train_step(state, *of_batch, net=net, num_steps=4, max_shift=1)
+        outputs.append(classifiers.predict(net, state[0], TEST.pixels)[1])
+        found = classifiers.predict(net, jax.tree.map(operator.itemgetter(number), together), TEST.pixels)[1]
+        np.testing.assert_allclose(found, outputs[-1], atol=1e-3)
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.01
+
+
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (64, 64, 3)])
 def test_nets_see_every_size_on_a_small_grid(shape):
     for make in nets.NETS.values():
@@ -320,6 +342,27 @@ def test_evaluation_is_fixed_by_its_seed(good, one_net):
     assert other["fid_trained_features"]["value"] != again["fid_trained_features"]["value"]
 
 
+def test_scores_over_seeds_are_tested_against_real_ones(good, one_net):
+    settings = dataclasses.replace(SETTINGS, net_seeds=2)
+    mislabelled = SYNTHETIC._replace(labels=((SYNTHETIC.labels + 1) % 3).astype(np.int32))
+    found = evaluated(mislabelled, settings=settings)
+    json.dumps(found.tests, allow_nan=False)
+    assert good.tests == {} and by_name(found).keys() <= by_name(good).keys()
+    assert by_name(found)["label_agreement"]["reference"] == by_name(good)["label_agreement"]["reference"]
+    names = [tuple(row[field] for field in ("model", "trained_on", "metric")) for row in found.tests["scores"]]
+    sources = ("synthetic", "real", "real_plus_synthetic")
+    expected = [*itertools.product(["small_cnn"], sources, utility.METRICS)]
+    assert names == [*expected, *itertools.product(["mean_of_nets"], sources, ["accuracy"])]
+    assert all(len(row["values"]) == 2 and row["low"] <= row["mean"] <= row["high"] for row in found.tests["scores"])
+    assert len(found.tests["against_real"]) == 8 and found.tests["num_seeds"] == 2
+    for row in found.tests["against_real"]:
+        if row["trained_on"] == "synthetic":
+            assert row["difference"] < -0.8  # real ones are all but certain, these wrong
+    for row in found.tests["scores"]:
+        if row["trained_on"] == "synthetic" and row["model"] == "small_cnn":
+            assert row["value"] == by_name(found)[f"small_cnn_{row['metric']}"]["value"]
+
+
 @pytest.mark.parametrize("kept", ["a class is absent", "one class", "two images", "one image"])
 def test_what_a_generator_lacks_is_said(kept, one_net):
     chosen = {
@@ -377,7 +420,14 @@ def test_images_that_do_not_conform_are_refused(change, words):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("features", "inception"), ("features", "a:b:c"), ("feature_images", 1), ("classifier_steps", 0)],
+    [
+        ("features", "inception"),
+        ("features", "a:b:c"),
+        ("feature_images", 1),
+        ("classifier_steps", 0),
+        ("net_seeds", 1),
+        ("net_seeds", -2),
+    ],
 )
 def test_settings_are_checked(name, value):
     with pytest.raises(UserError, match=f"evaluation.{name}"):

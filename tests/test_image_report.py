@@ -9,7 +9,7 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
-from test_report import HOSTILE, METRICS, PRIVACY, Page, page_data
+from test_report import HOSTILE, METRICS, PRIVACY, TESTS, Page, page_data
 
 from privsyn_jax.evaluation.images import grid_png
 from privsyn_jax.report import ImagePageData, render_image_page, render_page
@@ -98,6 +98,16 @@ def test_page_shows_metrics_counts_and_how_to_read_them(page):
         assert str(metric["value"]) in page.text and str(metric["reference"]) in page.text
     assert "1,500 synthetic images of 8 × 8 pixels, grey, in 2 classes, made from 1,437 private images" in page.text
     assert "1,234 steps" in page.text and "mean of the nets, accuracy" in page.text
+
+
+def test_scores_over_seeds_are_those_of_a_table():
+    page = Page(render_image_page(image_data(tests=TESTS)))
+    of_table = Page(render_page(page_data(tests=TESTS)))
+    start, end = "minus real", "resample."
+    parts = [text.partition(start)[2].partition(end)[0] for text in (page.text, of_table.text)]
+    assert parts[0] == parts[1] and "0.8030 to 0.8340" in parts[0] and page.errors == []
+    assert "against models trained on real images" in page.text
+    assert "over seeds" not in Page(render_image_page(image_data())).text
 
 
 def test_frame_is_that_of_a_table(page):

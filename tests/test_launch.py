@@ -51,7 +51,7 @@ def test_the_workdir_holds_what_the_design_promises(quickstart):
         "release/model/model.json", "release/model/params.npz",
         "private/README.txt", "private/source.json", "private/clamped.json", "private/ledger.json",
         "private/training.jsonl", "private/timing.json", "private/report.html",
-        "private/evaluation/metrics.json", "private/evaluation/details.json",
+        "private/evaluation/metrics.json", "private/evaluation/details.json", "private/attacks/attacks.json",
     }  # fmt: skip
     assert (workdir / "private").stat().st_mode & 0o777 == 0o700
 

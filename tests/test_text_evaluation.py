@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import operator
 
 import jax
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import beta, softmax
+from sklearn.linear_model import LogisticRegression
 
 from privsyn_jax.evaluation import headline
+from privsyn_jax.evaluation.downstream import orders, resamples
 from privsyn_jax.evaluation.references import References
-from privsyn_jax.evaluation.texts import evaluate_texts, fluency, kneser_ney, lstm
+from privsyn_jax.evaluation.texts import classifiers, evaluate_texts, fluency, kneser_ney, lstm
 from privsyn_jax.evaluation.texts.bleu import self_bleu
+from privsyn_jax.evaluation.texts.classifiers import linear_over_seeds, linear_probabilities
 from privsyn_jax.evaluation.texts.copies import copied_share, copy_rows
 from privsyn_jax.evaluation.texts.divergence import divergence_rows, frontier_area
 from privsyn_jax.evaluation.texts.diversity import distinct_share, diversity_rows
@@ -30,7 +34,6 @@ from privsyn_jax.evaluation.texts.syntax import (
     sentences,
     syntax_rows,
 )
-from privsyn_jax.evaluation.texts.utility import linear_probabilities
 from privsyn_jax.evaluation.texts.vectors import nearest, tfidf_vectors
 from privsyn_jax.evaluation.texts.vocabulary import smoothed_kl, vocabulary_rows
 from privsyn_jax.evaluation.texts.words import (
@@ -51,6 +54,7 @@ from privsyn_jax.types import Texts, TextSchema, UserError
 
 SCHEMA = TextSchema(("bad", "good"), num_records=300)
 SETTINGS = EvaluationSettings(lstm_steps=30, lstm_length=12)
+SEEDS = dataclasses.replace(SETTINGS, net_seeds=2)
 ROW_KEYS = {"family", "metric", "value", "reference", "higher_is_better", "column", "seed"}
 TONES = ("bad", "awful", "poor", "sad"), ("good", "great", "lovely", "fine")
 
@@ -544,8 +548,45 @@ def test_linear_classifier_sees_pairs_of_words():
     assert (found.argmax(axis=1) == part.labels).all() and (found[:, 1] == 0).all()
 
 
-def evaluated(synthetic, *, schema=SCHEMA, train=TRAIN, test=TEST, seed=0):
-    evaluation = evaluate_texts(schema, train, test, synthetic, settings=SETTINGS, seed=seed)
+def test_nets_trained_at_once_are_those_trained_alone(trained):
+    """A net feels nothing of the others; its step is that of a single net."""
+    net, _, ids, labels = trained
+    batches = orders(resamples(300, 2, seed=0), num_steps=30, batch_size=lstm.BATCH_SIZE, seed=0)
+    together = lstm.train_lstms(net, ids, labels, batches, key=jax.random.key(0))
+    found = [lstm.predict(net, jax.tree.map(operator.itemgetter(number), together), ids) for number in range(3)]
+    for number in (0, 2):
+        params = lstm._initial(jax.random.fold_in(jax.random.key(0), number), net=net)
+        state = params, lstm._optimizer(30).init(params)
+        for batch in batches[number]:
+            state = lstm._train_step(state, ids[batch], labels[batch], net=net, num_steps=30)
+        np.testing.assert_allclose(found[number], lstm.predict(net, state[0], ids), atol=1e-3)
+    assert min(np.abs(a - b).max() for a, b in itertools.combinations(found, 2)) > 0.01
+
+
+def test_linear_classifiers_over_seeds_are_scikit_learns_on_resamples():
+    part = make_corpora(*[TRAIN] * 3).train
+    shared = {"vocabulary_size": 10_000, "num_classes": 2, "settings": SEEDS, "seed": 3}
+    found = [*linear_over_seeds(part, part.words, **shared)]
+    inputs, judged = classifiers._weighted(part, part.words, 10_000)
+    for predicted, rows in zip(found, resamples(300, 2, seed=3)[1:], strict=True):
+        weights = np.bincount(rows, minlength=300)
+        oracle = LogisticRegression(max_iter=1000).fit(inputs, part.labels, sample_weight=weights)
+        np.testing.assert_allclose(predicted, oracle.predict_proba(judged), atol=2e-3)
+    assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+def test_a_resample_may_lack_a_class():
+    part = make_corpora(*[texts_of(["a good film", "a bad film"], [1, 0])] * 3).train
+    settings = dataclasses.replace(SEEDS, net_seeds=20)
+    found = [*linear_over_seeds(part, part.words, vocabulary_size=9, num_classes=2, settings=settings, seed=0)]
+    certain = [
+        (probabilities == [[0, 1]] * 2).all() or (probabilities == [[1, 0]] * 2).all() for probabilities in found
+    ]
+    assert 0 < sum(certain) < 20 and all(np.allclose(probabilities.sum(axis=1), 1) for probabilities in found)
+
+
+def evaluated(synthetic, *, schema=SCHEMA, train=TRAIN, test=TEST, seed=0, settings=SETTINGS):
+    evaluation = evaluate_texts(schema, train, test, synthetic, settings=settings, seed=seed)
     json.dumps(evaluation, allow_nan=False)
     for row in evaluation.metrics:
         assert set(row) == ROW_KEYS and row["family"] in ("utility", "fidelity", "sanity", "privacy")
@@ -579,6 +620,27 @@ def test_real_scores_are_computed_once_for_the_same_records(good, tmp_path):
     assert announced(dataclasses.replace(settings, lstm_steps=31))[1] == 2
     private = tmp_path / "private"
     assert private.stat().st_mode & 0o077 == 0 and len(list(private.iterdir())) == 8
+
+
+def test_scores_over_seeds_are_tested_against_real_ones(good, tmp_path):
+    settings = dataclasses.replace(SEEDS, references=str(tmp_path))
+    halves = Texts(SYNTHETIC.texts, np.where(np.arange(200) < 100, SYNTHETIC.labels, 1 - SYNTHETIC.labels))
+    poor = evaluated(halves, settings=settings)
+    assert good.tests == {} and [*by_name(poor)] == [*by_name(good)]
+    fields = ("model", "trained_on", "metric")
+    sources = ("synthetic", "real", "real_plus_synthetic")
+    expected = [*itertools.product(("linear", "lstm"), sources, ("accuracy", "f1", "auc"))]
+    assert [tuple(row[field] for field in fields) for row in poor.tests["scores"]] == expected
+    assert all(len(row["values"]) == 2 and row["low"] <= row["mean"] <= row["high"] for row in poor.tests["scores"])
+    assert len(poor.tests["against_real"]) == 12 and poor.tests["num_seeds"] == 2 and poor.tests["seed"] == 0
+    for row in poor.tests["scores"]:
+        if row["trained_on"] == "synthetic":
+            assert row["value"] == by_name(poor)[f"{row['model']}_{row['metric']}"]["value"]
+    lost = [row for row in poor.tests["against_real"] if row["trained_on"] == "synthetic"]
+    assert all(row["difference"] < -0.1 for row in lost)
+    lines = []
+    again = evaluate_texts(SCHEMA, TRAIN, TEST, halves, settings=settings, seed=0, announce=lines.append)
+    assert again.tests == poor.tests and not any(" real texts" in line for line in lines)
 
 
 def test_undefined_real_scores_are_kept_as_such(tmp_path):

@@ -60,7 +60,7 @@ def runs(tmp_path_factory):
 
     def get(model):
         if model not in done:
-            evaluated = {"enabled": True, "lstm_steps": 2, "lstm_length": 8}
+            evaluated = {"enabled": True, "lstm_steps": 2, "lstm_length": 8, "net_seeds": 2}
             sections = {"evaluation": evaluated} if model == "ngram" else {}
             done[model] = (base / model, *run(tiny(model, **sections), base / model))
         return done[model]
@@ -80,7 +80,8 @@ def test_the_workdir_holds_what_the_design_promises(runs, model):
         "private/training.jsonl", "private/timing.json", "private/report.html",
     }  # fmt: skip
     if model == "ngram":
-        wanted |= {"private/evaluation/metrics.json", "private/evaluation/details.json"}
+        names = ("evaluation/metrics.json", "evaluation/details.json", "attacks/attacks.json")
+        wanted |= {f"private/{name}" for name in names}
     assert found == wanted
     assert any(str(workdir / "release" / "synthetic.jsonl") in line for line in lines)
 
@@ -118,6 +119,8 @@ def test_metrics_and_the_page(runs):
     page = (workdir / "private" / "report.html").read_text()
     assert "100 synthetic texts in 2 classes" in page and "PRIVATE" in page[: page.index("<main>")]
     assert any("LSTM" in line for line in lines)
+    assert read_json(workdir / "private" / "evaluation" / "details.json")["tests"]["num_seeds"] == 2
+    assert "against models trained on real texts" in page and "Every seed trains on a bootstrap resample" in page
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -60,11 +60,11 @@ def seed_tests(
 
 
 def against_baseline(tests: Mapping[str, Any], baseline: Mapping[str, Any], *, name: str) -> list[dict[str, Any]]:
-    """Paired t-tests of one synthetic table against another, on the same real records and seeds.
+    """Paired t-tests of one synthetic set against another, on the same real records and seeds.
 
     Args:
       tests: of the contestant, from `seed_tests`.
-      baseline: of another synthetic table, a published generator's for instance.
+      baseline: of another synthetic set, a published generator's for instance.
       name: of the baseline, in messages and in the result.
 
     Returns:
@@ -74,7 +74,10 @@ def against_baseline(tests: Mapping[str, Any], baseline: Mapping[str, Any], *, n
       UserError: there are no seeds, or they are not the same.
     """
     if not tests.get("num_seeds") or not baseline.get("num_seeds"):
-        raise UserError(f"no scores over seeds to compare with {name}: set evaluation.num_seeds to 2 or more for both")
+        raise UserError(
+            f"no scores over seeds to compare with {name}: set evaluation.num_seeds to 2 or more for both "
+            "(evaluation.net_seeds for images and texts)"
+        )
     for field in ("seed", "num_seeds"):
         if tests[field] != baseline[field]:
             raise UserError(

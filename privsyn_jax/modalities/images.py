@@ -156,7 +156,7 @@ def evaluate(
     for number, (caption, png) in enumerate(result.pictures.items()):
         names[caption] = f"picture_{number}.png"
         write_bytes(folder / names[caption], png)
-    details = {"notice": PRIVATE_NOTICE, "pictures": names, "skipped": result.skipped}
+    details = {"notice": PRIVATE_NOTICE, "pictures": names, "skipped": result.skipped, "tests": result.tests}
     write_json(folder / "details.json", details)
 
 
@@ -176,6 +176,7 @@ def render(
             **common,
             pictures={caption: (folder / name).read_bytes() for caption, name in details["pictures"].items()},
             skipped=details["skipped"],
+            tests=details.get("tests", {}),
             num_synthetic=len(synthetic.labels),
             num_train=len(train.labels),
             num_test=len(test.labels),

@@ -150,7 +150,7 @@ def evaluate(
     result = evaluate_texts(schema, train, test, synthetic, settings=of_texts, seed=settings.seed, announce=announce)
     likelihoods = likelihood_rows(run, train, test, settings) if run is not None else []
     write_json(folder / "metrics.json", [*result.metrics, *likelihoods])
-    details = {"notice": PRIVATE_NOTICE, "examples": result.examples, "skipped": result.skipped}
+    details = {"notice": PRIVATE_NOTICE, "examples": result.examples, "skipped": result.skipped, "tests": result.tests}
     write_json(folder / "details.json", details)
 
 
@@ -187,6 +187,7 @@ def render(
             **common,
             examples=details["examples"],
             skipped=details["skipped"],
+            tests=details.get("tests", {}),
             num_synthetic=len(synthetic.texts),
             num_train=len(train.texts),
             num_test=len(test.texts),

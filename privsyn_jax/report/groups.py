@@ -27,6 +27,11 @@ def seed_rows(tests: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def seed_parts(tests: Mapping[str, Any]) -> dict[str, Any]:
+    """What templates call seed_header and seed_rows."""
+    return {"seed_header": SEED_HEADER, "seed_rows": seed_rows(tests)}
+
+
 def fairness_parts(
     fairness: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str, list[tuple[str, ...]], list[tuple[str, ...]]]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from privsyn_jax.report.groups import seed_parts
 from privsyn_jax.report.numbers import format_number
 from privsyn_jax.report.page import render
 from privsyn_jax.types import ImageSchema
@@ -33,7 +35,7 @@ class ImagePageData(NamedTuple):
       settings: the configuration, nested.
       files: what each file is -> its path relative to the folder of the page.
       environment: versions, host, command.
-      attacks, attacks_skipped, audits: see `report.page.PageData`.
+      attacks, attacks_skipped, audits, tests: see `report.page.PageData`.
     """
 
     title: str
@@ -56,6 +58,7 @@ class ImagePageData(NamedTuple):
     attacks: Sequence[Mapping[str, Any]] = ()
     attacks_skipped: Sequence[str] = ()
     audits: Sequence[Mapping[str, Any]] = ()
+    tests: Mapping[str, Any] = MappingProxyType({})
 
 
 class Picture(NamedTuple):
@@ -75,7 +78,8 @@ def render_image_page(data: ImagePageData) -> str:
       ValueError: a picture is not a PNG.
     """
     pictures = [_picture(caption, png) for caption, png in data.pictures.items()]
-    return render("images.html.jinja", data, {"pictures": pictures, "family_notes": _family_notes(data)})
+    parts = {"pictures": pictures, "family_notes": _family_notes(data), **seed_parts(data.tests)}
+    return render("images.html.jinja", data, parts)
 
 
 def _picture(caption: str, png: bytes) -> Picture:

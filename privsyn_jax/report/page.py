@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from privsyn_jax.report import figures, guarantee, privacy, tables
 from privsyn_jax.report.attacks import attack_parts
-from privsyn_jax.report.groups import GAP_HEADER, GROUP_HEADER, SEED_HEADER, fairness_parts, seed_rows
+from privsyn_jax.report.groups import GAP_HEADER, GROUP_HEADER, fairness_parts, seed_parts
 from privsyn_jax.report.marginals import Marginal, draw_marginal
 from privsyn_jax.report.numbers import (
     finite_or_none,
@@ -170,8 +170,7 @@ def _table_parts(data: PageData) -> dict[str, Any]:
         "max_marginals": MAX_MARGINALS,
         "pair_figures": _pair_figures(data.pair_errors),
         "worst_pairs": tables.worst_pairs(data.pair_errors),
-        "seed_header": SEED_HEADER,
-        "seed_rows": seed_rows(data.tests),
+        **seed_parts(data.tests),
         "gap_header": GAP_HEADER,
         "group_header": GROUP_HEADER,
         "fairness_parts": fairness_parts(data.fairness, data.metrics),

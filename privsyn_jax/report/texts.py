@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from privsyn_jax.report.groups import seed_parts
 from privsyn_jax.report.numbers import format_number
 from privsyn_jax.report.page import render
 from privsyn_jax.types import TextSchema
@@ -15,7 +17,7 @@ class TextPageData(NamedTuple):
 
     Attributes:
       title, private_notice, privacy, plan, headline, metrics, epsilon_over_steps, training, skipped, settings, files,
-        environment, attacks, attacks_skipped, audits: see `report.images.ImagePageData`.
+        environment, attacks, attacks_skipped, audits, tests: see `report.images.ImagePageData`.
       examples: {"caption", "rows": [{heading: text}]} in the order shown.
       num_synthetic: synthetic texts.
       num_train: real texts that were trained on.
@@ -43,11 +45,12 @@ class TextPageData(NamedTuple):
     attacks: Sequence[Mapping[str, Any]] = ()
     attacks_skipped: Sequence[str] = ()
     audits: Sequence[Mapping[str, Any]] = ()
+    tests: Mapping[str, Any] = MappingProxyType({})
 
 
 def render_text_page(data: TextPageData) -> str:
     """Renders the page: HTML that needs no network, no script and no other file."""
-    return render("texts.html.jinja", data, {"family_notes": _family_notes(data)})
+    return render("texts.html.jinja", data, {"family_notes": _family_notes(data), **seed_parts(data.tests)})
 
 
 def _family_notes(data: TextPageData) -> dict[str, list[str]]:

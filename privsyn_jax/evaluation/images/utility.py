@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -52,8 +52,8 @@ def utility_of(
 
     Both trainings of a net start from the same weights and take the same number of steps, on all images there are:
     the real set may be larger. No net, step or setting is chosen by a score. `mean_accuracy` is the mean of the nets:
-    a single architecture may do well or badly by chance. `tests` also holds nets trained on real and synthetic images
-    together, if there are seeds.
+    a single architecture may do well or badly by chance. If there are seeds, `tests` also holds nets trained on real
+    and synthetic images together.
 
     Args:
       schema: public facts.
@@ -82,13 +82,9 @@ def utility_of(
             scored[name, source] = [_scores(net, params, test, len(schema.classes))]
             if settings.net_seeds:
                 announce(f"training {name} for {settings.net_seeds} seeds at once on {described}")
-                resampled = resamples(len(images.labels), settings.net_seeds, seed=seed)
-                batches = orders(resampled, num_steps=steps, batch_size=BATCH_SIZE, seed=seed)[1:]
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), len(NETS)), number)
-                stacked = train_classifiers(net, images, batches, max_shift=max_shift, key=key)
-                for place in range(settings.net_seeds):
-                    params = jax.tree.map(operator.itemgetter(place), stacked)
-                    scored[name, source].append(_scores(net, params, test, len(schema.classes)))
+                nets = _trained_over_seeds(net, images, settings, max_shift=max_shift, seed=seed, key=key)
+                scored[name, source] += [_scores(net, params, test, len(schema.classes)) for params in nets]
         for metric in METRICS:
             values = (scored[name, source][0][metric] for source in ("synthetic", "real"))
             rows.add(f"{name}_{metric}", *values, higher_is_better=True)
@@ -98,6 +94,17 @@ def utility_of(
         return Utility(rows, real_nets, {})
     scored |= {("mean_of_nets", source): [{"accuracy": x} for x in found] for source, found in means.items()}
     return Utility(rows, real_nets, seed_tests(scored, num_seeds=settings.net_seeds, seed=seed))
+
+
+def _trained_over_seeds(
+    net: nn.Module, images: Images, settings: EvaluationSettings, *, max_shift: int, seed: int, key: jax.Array
+) -> Iterator[Any]:
+    """Parameters after training on each resample of the images."""
+    resampled = resamples(len(images.labels), settings.net_seeds, seed=seed)
+    batches = orders(resampled, num_steps=settings.classifier_steps, batch_size=BATCH_SIZE, seed=seed)[1:]
+    stacked = train_classifiers(net, images, batches, max_shift=max_shift, key=key)
+    for number in range(settings.net_seeds):
+        yield jax.tree.map(operator.itemgetter(number), stacked)
 
 
 def _scores(net: nn.Module, params: Any, test: Images, num_classes: int) -> dict[str, float]:

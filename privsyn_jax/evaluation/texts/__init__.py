@@ -14,7 +14,7 @@ from privsyn_jax.evaluation.texts.diversity import diversity_rows
 from privsyn_jax.evaluation.texts.fluency import fluency_rows
 from privsyn_jax.evaluation.texts.membership import membership_rows
 from privsyn_jax.evaluation.texts.syntax import syntax_rows
-from privsyn_jax.evaluation.texts.utility import utility_rows
+from privsyn_jax.evaluation.texts.utility import utility_of
 from privsyn_jax.evaluation.texts.vectors import tfidf_vectors
 from privsyn_jax.evaluation.texts.vocabulary import vocabulary_rows
 from privsyn_jax.evaluation.texts.words import Corpora, Part, excerpt, make_corpora
@@ -39,11 +39,13 @@ class TextEvaluation(NamedTuple):
       examples: {"caption", "rows": [{heading: text}]}, in the order in which to show them; all but the first show real
         texts. Long texts are cut off.
       skipped: one sentence for everything that could not be computed or must not be read too much into.
+      tests: of downstream classifiers over seeds, see `utility.Utility`; empty without settings.net_seeds.
     """
 
     metrics: list[dict[str, Any]]
     examples: list[dict[str, Any]]
     skipped: list[str]
+    tests: dict[str, Any]
 
 
 def evaluate_texts(
@@ -63,7 +65,7 @@ def evaluate_texts(
       train: real texts that the generator was trained on.
       test: real texts that it never saw.
       synthetic: any number of texts, at least one; classes may be absent, and texts without words are allowed.
-      settings: number of real texts, length and steps of the LSTM, where scores of real texts are kept.
+      settings: number of real texts, length and steps of the LSTM, seeds, where scores of real texts are kept.
       seed: of classifiers and subsets.
       announce: told what comes next, a line each time; this takes minutes on a CPU.
 
@@ -82,8 +84,9 @@ def evaluate_texts(
     shown = _drawn(schema, corpora.synthetic, seed)
     skipped = _wordless(corpora).skipped
     if not all(len(part.words.ids) for part in (corpora.train, corpora.test, corpora.synthetic)):
-        return TextEvaluation([], [shown], skipped)
-    parts = [utility_rows(schema, corpora, settings=settings, seed=seed, announce=announce)]
+        return TextEvaluation([], [shown], skipped, {})
+    utility = utility_of(schema, corpora, settings=settings, seed=seed, announce=announce)
+    parts = [utility.rows]
     announce("comparing words")
     parts.append(vocabulary_rows(schema, corpora, seed=seed))
     parts.append(diversity_rows(corpora, seed=seed))
@@ -101,6 +104,7 @@ def evaluate_texts(
         metrics=[row for part in parts for row in part.metrics],
         examples=[shown] if suspicious is None else [shown, suspicious],
         skipped=[*skipped, *(sentence for part in parts for sentence in part.skipped)],
+        tests=utility.tests,
     )
 
 
