@@ -105,7 +105,7 @@ def test_the_workdir_holds_what_the_design_promises(runs, model):
         "private/training.jsonl", "private/timing.json", "private/report.html",
     }  # fmt: skip
     if model == "class_gaussian":
-        wanted |= {"private/evaluation/metrics.json", "private/evaluation/details.json"}
+        wanted |= {"private/evaluation/metrics.json", "private/evaluation/details.json", "private/attacks/attacks.json"}
         wanted |= {name for name in found if re.fullmatch(r"private/evaluation/picture_\d\.png", name)}
     assert found == wanted
     assert (workdir / "private").stat().st_mode & 0o777 == 0o700
