@@ -124,8 +124,8 @@ def test_constant_images_and_wordless_texts():
     empty = Texts(np.array([" "] * 20, object), np.zeros(20, np.int32))
     report = attack_texts(TEXT_SCHEMA, texts(20, rng), texts(20, rng), empty, seed=0)
     assert all("the synthetic texts hold no words" in sentence for sentence in report.skipped) and not report.results
-    unlabelled = texts(40, rng)._replace(labels=np.zeros(40, np.int32))
-    report = attack_texts(TextSchema((), 40), *[unlabelled] * 3, seed=0)
+    unlabelled = [texts(40, rng)._replace(labels=np.zeros(40, np.int32)) for _ in range(3)]
+    report = attack_texts(TextSchema((), 40), *unlabelled, seed=0)
     assert [sentence.split(":")[0] for sentence in report.skipped] == ["shadow_posteriors"]
 
 
