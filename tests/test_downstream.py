@@ -93,7 +93,7 @@ def test_the_first_model_sees_every_record_once_and_the_others_resamples():
         distinct = len(np.unique(rows)) / 1000
         assert abs(distinct - (1 - np.exp(-1))) < 5 * np.sqrt(0.1 / 1000)  # 63 % of the records, sd below 1 %
     assert (drawn[1] != drawn[2]).any()
-    orders = downstream.orders(problem(2, num_records=100)[0])
+    orders = downstream.orders(resamples(100, 2, seed=0), num_steps=7, batch_size=32, seed=0)
     first_epoch = orders[0].ravel()[:100]
     assert sorted(first_epoch) == list(range(100))
 
