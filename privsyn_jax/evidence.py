@@ -17,7 +17,7 @@ from privsyn_jax.audit_training import audit
 from privsyn_jax.data import dataset_of
 from privsyn_jax.data.schema import read_json
 from privsyn_jax.data.schemas import any_schema_from_dict
-from privsyn_jax.evaluation.attacks import result_to_dict
+from privsyn_jax.evaluation.attacks import report_to_dict, result_to_dict
 from privsyn_jax.evaluation.attacks.generator_level import choose_targets
 from privsyn_jax.evaluation.audit import AuditResult, audit_to_dict
 from privsyn_jax.files import unwritable, write_json
@@ -115,9 +115,8 @@ def attack_records(
 ) -> list[str]:
     """Attacks that need records only; writes attacks.json and returns a line for each."""
     report = modality.attack(schema, train, test, synthetic, seed=seed, names=names, announce=announce)
-    results = [result_to_dict(result) for result in report.results]
-    write_json(folder / "attacks.json", {"notice": PRIVATE_NOTICE, "results": results, "skipped": list(report.skipped)})
-    return [*(f"{result['name']}: {result['verdict']}" for result in results), *report.skipped]
+    write_json(folder / "attacks.json", {"notice": PRIVATE_NOTICE, **report_to_dict(report)})
+    return [*(f"{result.name}: {result.verdict}" for result in report.results), *report.skipped]
 
 
 class Files(NamedTuple):
