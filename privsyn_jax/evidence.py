@@ -213,7 +213,8 @@ def audit_run(path: str | Path, num_canaries: int, announce: Announce) -> list[A
     key = jax.random.key(int(np.random.SeedSequence().generate_state(1)[0]))
     results = audit(settings, schema, key=key, num_canaries=num_canaries, announce=announce)
     folder = root / "private" / "attacks"
-    folder.mkdir(parents=True, exist_ok=True)
+    for closed in (folder.parent, folder):
+        closed.mkdir(mode=0o700, exist_ok=True)
     write_json(folder / "audit.json", audit_to_dict(results))
     return results
 

@@ -12,7 +12,7 @@ from privsyn_jax.evaluation import boosting, downstream, features
 from privsyn_jax.evaluation.downstream import Problem, num_steps, resamples
 from privsyn_jax.evaluation.encode import Tables, encode_table, make_levels
 from privsyn_jax.evaluation.utility import utility_of
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Column
 
 

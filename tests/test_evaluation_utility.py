@@ -14,7 +14,8 @@ from privsyn_jax.evaluation.encode import Tables, encode_table, make_levels
 from privsyn_jax.evaluation.significance import against_baseline
 from privsyn_jax.evaluation.statistics import holm
 from privsyn_jax.evaluation.utility import utility_of
-from privsyn_jax.settings import EvaluationSettings, settings_from_dict
+from privsyn_jax.evaluation_settings import EvaluationSettings
+from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.types import Column, UserError
 
 CATEGORIES = ("low", "middle", "high")

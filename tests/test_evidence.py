@@ -11,6 +11,7 @@ from privsyn_jax import evidence
 from privsyn_jax.data import DATASETS
 from privsyn_jax.data.schema import schema_to_dict
 from privsyn_jax.data.validate import to_file_frame
+from privsyn_jax.evaluation.attacks import membership_result
 from privsyn_jax.evaluation.audit import audit_result
 from privsyn_jax.privacy.guard import PrivateFolder
 from privsyn_jax.run import execute
@@ -153,3 +154,20 @@ def test_attacks_of_a_run_can_be_chosen(workdir, capsys):
     assert names == ["linkability", "density_ratio"]
     assert "linkability: no detectable advantage" in capsys.readouterr().out
     assert "density ratio" in (workdir / "private/report.html").read_text()
+
+
+def test_shadow_generators_attack_held_out_records_only(workdir, monkeypatch, capsys):
+    seen = {}
+
+    def made(settings, schema, auxiliary, targets, *, num_shadows, num_records, **_):
+        seen.update(auxiliary=auxiliary, sizes=(num_shadows, num_records), kinds=set(targets.kinds))
+        return [membership_result("shadow generators", np.arange(20.0), np.arange(20.0), seed=0)]
+
+    monkeypatch.setattr(evidence, "shadow_attack", made)
+    assert attack.main([f"--workdir={workdir}", "--attacks=none", "--shadows=8", "--shadow-records=300"]) == 0
+    assert seen["sizes"] == (8, 300) and seen["kinds"] == {"random", "outlier", "canary"}
+    with evidence.open_finished(workdir, {}) as finished:
+        pd.testing.assert_frame_equal(seen["auxiliary"], finished.test)
+    (result,) = read(workdir / "private/attacks/shadows.json")["results"]
+    assert result["name"] == "shadow generators" and "shadow generators: no detectable" in capsys.readouterr().out
+    assert "shadow generators" in (workdir / "private/report.html").read_text()

@@ -16,7 +16,7 @@ from privsyn_jax.evaluation import evaluate, group_measures
 from privsyn_jax.evaluation.encode import Tables, encode_table, make_levels
 from privsyn_jax.evaluation.fairness import MIN_RECORDS, fairness_of, mitigation_cost
 from privsyn_jax.evaluation.utility import utility_of
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.synthesis.groups import NO_GROUP, group_codes, make_groups
 from privsyn_jax.types import Column, Schema, UserError
 

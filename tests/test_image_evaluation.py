@@ -27,7 +27,8 @@ from privsyn_jax.evaluation.images.features import custom_features, random_featu
 from privsyn_jax.evaluation.images.frechet import frechet_distance, kernel_distance, moments
 from privsyn_jax.evaluation.images.neighbours import nearest, neighbour_rows
 from privsyn_jax.evaluation.images.pixels import pixel_rows
-from privsyn_jax.settings import EvaluationSettings, settings_from_dict
+from privsyn_jax.evaluation_settings import EvaluationSettings
+from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.types import Images, ImageSchema, UserError
 
 SCHEMA = ImageSchema((8, 8, 1), ("left", "right", "both"), num_records=240)

@@ -49,7 +49,7 @@ from privsyn_jax.evaluation.texts.words import (
     take,
     word_counts,
 )
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Texts, TextSchema, UserError
 
 SCHEMA = TextSchema(("bad", "good"), num_records=300)

@@ -12,7 +12,7 @@ from privsyn_jax.evaluation.fairness import fairness_of
 from privsyn_jax.evaluation.headlines import headline
 from privsyn_jax.evaluation.sanity import sanity_rows
 from privsyn_jax.evaluation.utility import utility_of
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Schema, UserError
 
 __all__ = ["Evaluation", "evaluate", "headline"]

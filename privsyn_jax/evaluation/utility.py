@@ -12,7 +12,7 @@ from privsyn_jax.evaluation.downstream import Problem
 from privsyn_jax.evaluation.encode import Encoded, Levels, Tables
 from privsyn_jax.evaluation.rows import Rows
 from privsyn_jax.evaluation.significance import seed_tests
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 
 MAX_RECORDS = 100_000  # of each table that are trained or tested on
 MAX_CELLS = 10_000_000  # records times features

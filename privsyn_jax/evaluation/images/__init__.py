@@ -16,7 +16,7 @@ from privsyn_jax.evaluation.images.neighbours import neighbour_rows
 from privsyn_jax.evaluation.images.pixels import pixel_rows
 from privsyn_jax.evaluation.images.utility import utility_of
 from privsyn_jax.evaluation.rows import Rows
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Images, ImageSchema, UserError
 
 __all__ = ["ImageEvaluation", "evaluate_images", "grid_png"]

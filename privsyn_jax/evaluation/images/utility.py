@@ -16,7 +16,7 @@ from privsyn_jax.evaluation.images.nets import NETS
 from privsyn_jax.evaluation.rows import Rows
 from privsyn_jax.evaluation.scores import classification_scores
 from privsyn_jax.evaluation.significance import seed_tests
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Images, ImageSchema
 
 METRICS = ("accuracy", "balanced_accuracy", "f1")

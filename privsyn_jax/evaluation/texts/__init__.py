@@ -18,7 +18,7 @@ from privsyn_jax.evaluation.texts.utility import utility_of
 from privsyn_jax.evaluation.texts.vectors import tfidf_vectors
 from privsyn_jax.evaluation.texts.vocabulary import vocabulary_rows
 from privsyn_jax.evaluation.texts.words import Corpora, Part, excerpt, make_corpora
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Texts, TextSchema, UserError
 
 __all__ = ["TextEvaluation", "evaluate_texts"]

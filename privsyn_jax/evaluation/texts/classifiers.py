@@ -21,7 +21,7 @@ from privsyn_jax.evaluation.texts.lstm import (
     train_lstms,
 )
 from privsyn_jax.evaluation.texts.words import Part, Sparse, Words, first_words, frequent, locate, runs
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 
 MAX_FEATURES = 200_000
 _MAX_ITER = 1_000

@@ -19,7 +19,7 @@ from privsyn_jax.evaluation.texts.classifiers import (
     lstm_probabilities,
 )
 from privsyn_jax.evaluation.texts.words import Corpora, Part, Words
-from privsyn_jax.settings import EvaluationSettings
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import TextSchema
 
 METRICS = ("accuracy", "f1", "auc")
