@@ -11,5 +11,6 @@ def get_config(arg=None):
     config, _ = sized_config("ngram", "imdb", arg)
     config.model.order = 1
     config.tokens.max_length = 256
+    config.model.label_strength = 1.3  # clearer classes
     config.synthesis.num_samples = 10_000
     return finish_texts(config, arg)

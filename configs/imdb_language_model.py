@@ -15,6 +15,7 @@ def get_config(arg=None):
     config.model.num_layers = 1
     config.training.num_steps, config.training.expected_batch_size = 60, 512
     config.training.learning_rate, config.training.ema_decay = 1e-2, 0.98
+    config.model.label_strength = 1.3  # clearer classes
     config.synthesis.num_samples = 10_000
     if size == "gpu":
         config.model.num_layers = 2

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 class CausalBlock(nn.Module):
     """Pre-norm transformer block over positions [length, width]; position i attends to positions <= i.
 
-    With a cache, (keys, values) [longest, num_heads, width / num_heads] each, `hidden` is the one position given,
-    [1, width], and the result is (hidden, cache with this position in it).
+    With a cache (see `empty_cache`), `hidden` is the one position given, [1, width], and the result is (hidden, cache
+    with this position in it).
     """
 
     num_heads: int
@@ -23,18 +23,30 @@ class CausalBlock(nn.Module):
         normed = nn.RMSNorm()(hidden)
         qkv = nn.Dense(3 * width, use_bias=False, name="query_key_value")(normed)
         query, key, value = jnp.split(qkv.reshape(length, self.num_heads, -1), 3, axis=-1)
-        visible = jnp.tril(jnp.ones((length, length), bool))
-        if cache is not None:
-            key, value = (old.at[position].set(new[0]) for old, new in zip(cache, (key, value), strict=True))
-            visible = (jnp.arange(len(key)) <= position)[None]
-        scores = jnp.einsum("ihd,jhd->hij", query, key) * (width / self.num_heads) ** -0.5
-        weights = jax.nn.softmax(jnp.where(visible[None], scores, -jnp.inf), axis=-1)
-        mixed = jnp.einsum("hij,jhd->ihd", weights, value).reshape(length, width)
+        scale = (width / self.num_heads) ** -0.5
+        if cache is None:
+            visible = jnp.tril(jnp.ones((length, length), bool))
+            scores = jnp.einsum("ihd,jhd->hij", query, key) * scale
+            weights = jax.nn.softmax(jnp.where(visible[None], scores, -jnp.inf), axis=-1)
+            mixed = jnp.einsum("hij,jhd->ihd", weights, value)
+        else:  # sums over leading axes: twice as fast on CPU as products of many small matrices
+            keys, values = cache[0].at[:, :, position].set(key[0]), cache[1].at[position].set(value[0])
+            cache, visible = (keys, values), jnp.arange(len(values)) <= position
+            scores = (query[0][:, :, None] * keys).sum(axis=1) * scale
+            weights = jax.nn.softmax(jnp.where(visible[None], scores, -jnp.inf), axis=-1)
+            mixed = (weights.T[:, :, None] * values).sum(axis=0)
+        mixed = mixed.reshape(length, width)
         small = nn.initializers.variance_scaling(0.1, "fan_in", "normal")
         hidden = hidden + nn.Dense(width, use_bias=False, kernel_init=small, name="mix")(mixed)
         expanded = nn.gelu(nn.Dense(self.mlp_dim, name="expand")(nn.RMSNorm()(hidden)))
         hidden = hidden + nn.Dense(width, kernel_init=small, name="contract")(expanded)
-        return hidden if cache is None else (hidden, (key, value))
+        return hidden if cache is None else (hidden, cache)
+
+
+def empty_cache(longest: int, num_heads: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Keys [num_heads, width / num_heads, longest] and values [longest, num_heads, width / num_heads] of none yet."""
+    head_dim = width // num_heads
+    return jnp.zeros((num_heads, head_dim, longest)), jnp.zeros((longest, num_heads, head_dim))
 
 
 class MaskedDense(nn.Module):

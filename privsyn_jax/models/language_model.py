@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from privsyn_jax.models.blocks import CausalBlock
+from privsyn_jax.models.blocks import CausalBlock, empty_cache
 from privsyn_jax.models.image_layers import label_is_exact
 from privsyn_jax.models.text_sampling import Sampling, sampler
 from privsyn_jax.models.word_statistics import word_statistics
@@ -126,8 +126,7 @@ def make(
 
     def start(params, label, key):
         del params, label, key
-        empty = jnp.zeros((length, num_heads, width // num_heads))
-        return [(empty, empty)] * num_layers
+        return [empty_cache(length, num_heads, width)] * num_layers
 
     def step(params, label, caches, before, position):
         corrections, caches = apply(params, before, label, caches, position, method="step")

@@ -17,7 +17,7 @@ from privsyn_jax.transforms.tokens import PAD
 from privsyn_jax.types import Tokens
 
 _IMPOSSIBLE = -1e9
-_BLOCK = 256  # texts drawn at once
+_BLOCK = 64  # texts drawn at once: few enough that what a network remembers of them stays in the cache
 
 
 @dataclasses.dataclass(frozen=True)
