@@ -26,8 +26,8 @@ class EvaluationSettings:
       num_seeds: resamples of the records that the downstream models of tables are trained on besides, for intervals and
         tests, and for models of real and synthetic records together; 0 for none of these, which is quicker.
       boosting_seeds: whether boosting is trained on them too, which takes most of the time; else only once.
-      net_seeds: the same number for the downstream nets of images and texts, whose seeds are trained all at once; 0 for
-        none, which saves minutes to hours on a CPU.
+      net_seeds: the same number for the downstream nets of images and texts; 0 for none, which saves minutes to hours
+        on a CPU.
     """
 
     enabled: bool = True

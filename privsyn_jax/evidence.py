@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from privsyn_jax.audit_training import audit
+from privsyn_jax.comparison import Baseline, evaluate_records
 from privsyn_jax.data import dataset_of
 from privsyn_jax.data.schema import read_json
 from privsyn_jax.data.schemas import any_schema_from_dict
@@ -83,12 +84,18 @@ def check_attacks(modality: Modality, names: Sequence[str] | None) -> None:
         one_of("the attack", name, tuple(modality.attacks))
 
 
-def evaluate_run(finished: Finished, announce: Announce) -> None:
-    """Computes the metrics anew and writes the page."""
-    modality, folder = finished.modality, finished.workdir.evaluation
-    real = (finished.train, finished.test)
-    modality.evaluate(finished.run, *real, finished.synthetic, finished.schema, finished.settings, folder, announce)
+def evaluate_run(finished: Finished, announce: Announce, *, baseline: Baseline | None = None) -> list[str]:
+    """Computes the metrics anew and writes the page; returns what a comparison with the baseline found.
+
+    Raises:
+      UserError: the baseline cannot be compared with, see `comparison.evaluate_records`.
+    """
+    lines = evaluate_records(
+        finished.modality, finished.run, finished.train, finished.test, finished.synthetic, finished.schema,
+        finished.settings, finished.workdir.evaluation, announce, baseline=baseline,
+    )  # fmt: skip
     report_run(finished)
+    return lines
 
 
 def attack_run(finished: Finished, names: Sequence[str] | None, announce: Announce) -> list[str]:
@@ -129,7 +136,13 @@ class Files(NamedTuple):
 
 
 def evaluate_files(
-    files: Files, out: str | Path, settings: Settings, *, attacks: Sequence[str] | None, announce: Announce
+    files: Files,
+    out: str | Path,
+    settings: Settings,
+    *,
+    attacks: Sequence[str] | None,
+    announce: Announce,
+    baseline: Baseline | None = None,
 ) -> tuple[Path, list[dict[str, Any]], list[str]]:
     """Metrics, attacks and a page for records of any origin.
 
@@ -139,12 +152,14 @@ def evaluate_files(
       settings: `evaluation` and `seed` of it are used.
       attacks: names; () for none, None for all.
       announce: told what comes next.
+      baseline: another evaluation on the same real records, to compare with.
 
     Returns:
-      (the page, rows as in metrics.json, verdicts of the attacks and what is odd about the synthetic records).
+      (the page, rows as in metrics.json, what is odd about the synthetic records, what the comparison found and
+      verdicts of the attacks).
 
     Raises:
-      UserError: a file is bad.
+      UserError: a file is bad, or the baseline cannot be compared with.
     """
     schema = any_schema_from_dict(read_json(files.schema, propose_from=files.real_train), source=files.schema)
     modality = modality_of(schema)
@@ -156,15 +171,18 @@ def evaluate_files(
     synthetic, notes = modality.read_synthetic(files.synthetic, schema)
     private = Path(out) / "private"
     try:
-        for folder in (private, private / "evaluation", private / "attacks"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for closed in (private, private / "evaluation", private / "attacks"):
+            closed.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(private, 0o700)
     except OSError as error:
         raise unwritable(private, error) from error
     train, test = (part.open_under(PrivateFolder(private)) for part in (records.train, records.test))
     settings = dataclasses.replace(settings, data=data)
-    modality.evaluate(None, train, test, synthetic, schema, settings, private / "evaluation", announce)
-    lines = list(notes)
+    folder = private / "evaluation"
+    found = evaluate_records(
+        modality, None, train, test, synthetic, schema, settings, folder, announce, baseline=baseline
+    )
+    lines = [*notes, *found]
     if attacks is None or attacks:
         lines += attack_records(
             modality, schema, train, test, synthetic,
@@ -172,7 +190,7 @@ def evaluate_files(
         )  # fmt: skip
     title = f"Synthetic {modality.name}: {Path(files.synthetic).name}"
     page = write_page(private, modality, schema, train, test, synthetic, title=title, of_run={})
-    return page, json.loads((private / "evaluation" / "metrics.json").read_text()), lines
+    return page, json.loads((folder / "metrics.json").read_text()), lines
 
 
 def shadow_attack_run(finished: Finished, num_shadows: int, num_records: int, announce: Announce) -> list[str]:

@@ -30,16 +30,20 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet, readable by all, whole or not at all.
+
+    Raises:
+      UserError: it is there already, and stays as it is; or it cannot be written.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists already: name another file, or remove it")
+    _replace(path, content)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Strict JSON (no NaN), readable by all, written whole or not at all."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
+    _replace(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def unwritable(path: str | Path, error: OSError) -> UserError:
@@ -48,6 +52,16 @@ def unwritable(path: str | Path, error: OSError) -> UserError:
         f"{path} cannot be written ({error.strerror or error}): free space or make the folder writable, then start the "
         "same command again; it goes on from what was written"
     )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from privsyn_jax.types import Column
         ("integer", pd.Series([3, -2, 0], dtype="int64"), [3, -2, 0]),
         ("integer", pd.Series([3, pd.NA, 0], dtype="Int64"), [3, np.nan, 0]),
         ("numeric", pd.Series([None, 2, 4], dtype=object), [np.nan, 2, 4]),
+        ("numeric", pd.Series([1e300, -np.inf, -2e30, np.nan, 9e29]), [1e30, np.nan, -1e30, np.nan, 9e29]),
     ],
 )
 def test_numbers(kind, values, expected):

@@ -1,12 +1,13 @@
 """Evidence on a finished run and on records made elsewhere, as a user asks for it."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from launch import attack, audit, evaluate, report
+from launch import attack, audit, evaluate, mitigate, report
 from privsyn_jax import evidence
 from privsyn_jax.data import DATASETS
 from privsyn_jax.data.schema import schema_to_dict
@@ -75,6 +76,8 @@ def test_files_of_any_origin_are_measured_as_a_run_is(workdir, files, tmp_path, 
     # rand_hie reads float64 from its source, and a CSV holds the same numbers
     assert read(tmp_path / "out/private/evaluation/metrics.json") == read(workdir / "private/evaluation/metrics.json")
     assert read(tmp_path / "out/private/attacks/attacks.json") == read(workdir / "private/attacks/attacks.json")
+    of_files, of_run = (read(root / "private/evaluation/details.json") for root in (tmp_path / "out", workdir))
+    assert of_files["evaluated_on"]["records"] == of_run["evaluated_on"]["records"]
     assert (tmp_path / "out/private").stat().st_mode & 0o777 == 0o700
     page = (tmp_path / "out/private/report.html").read_text()
     assert "is not known here" in page and 'id="attacks"' in page
@@ -112,6 +115,111 @@ def test_bad_files_are_one_sentence(files, workdir, tmp_path, capsys, change, me
     assert evaluate.main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message in error
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Files of a small table, and the evaluation of a synthetic one in which the target is drawn at random."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "schema.json").write_text(json.dumps(SMALL))
+    for seed, name in enumerate(("train", "test", "good", "random", "one_class")):
+        rng = np.random.default_rng(seed)
+        frame = pd.DataFrame({"age": rng.integers(0, 100, 300), "town": rng.choice(["a", "b"], 300)})
+        ill = {"random": rng.random(300) < 0.5, "one_class": np.ones(300, bool)}.get(name, frame["age"] > 50)
+        frame.assign(ill=ill).to_csv(folder / f"{name}.csv", index=False)
+    assert evaluate.main(options(folder, folder / "random.csv", folder / "random", *SEEDS)) == 0
+    return folder
+
+
+SEEDS = ("--attacks=none", "--num-seeds=2")
+SMALL = {
+    "columns": {
+        "age": {"kind": "integer", "lower": 0, "upper": 99},
+        "town": {"kind": "categorical", "categories": ["a", "b"]},
+        "ill": {"kind": "boolean"},
+    },
+    "target": "ill",
+    "num_records": 300,
+}
+
+
+def test_a_baseline_is_compared_with_by_paired_tests(small, tmp_path, capsys):
+    flags = (*SEEDS, f"--baseline={small / 'random'}", "--baseline-name=a <coin>")
+    assert evaluate.main(options(small, small / "good.csv", tmp_path / "out", *flags)) == 0
+    tests = read(tmp_path / "out/private/evaluation/details.json")["tests"]
+    before = read(small / "random/private/evaluation/details.json")["tests"]
+    (row,) = [
+        row
+        for row in tests["against_baseline"]
+        if (row["model"], row["trained_on"], row["metric"]) == ("logistic_regression", "synthetic", "auc")
+    ]
+    means = [
+        score["mean"]
+        for part in (tests, before)
+        for score in part["scores"]
+        if (score["model"], score["trained_on"], score["metric"]) == ("logistic_regression", "synthetic", "auc")
+    ]
+    assert row["baseline"] == "a <coin>" and row["difference"] == pytest.approx(means[0] - means[1]) and means[0] > 0.9
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "a <coin>" in line]
+    assert line.startswith("AUC minus that of a <coin>, 2 seeds, paired: logistic regression +0.")
+    page = (tmp_path / "out/private/report.html").read_text()
+    assert "minus a &lt;coin&gt;" in page and page.count("p (Holm)") == 2
+    assert "against_baseline" not in before and "minus a" not in (small / "random/private/report.html").read_text()
+
+
+def test_a_set_that_no_model_learns_from_is_not_compared(small, tmp_path, capsys):
+    flags = (*SEEDS, f"--baseline={small / 'random'}")
+    assert evaluate.main(options(small, small / "one_class.csv", tmp_path / "out", *flags)) == 0
+    sentence = "comparison with random: no model could be trained on this set."
+    assert sentence in capsys.readouterr().out
+    assert sentence in read(tmp_path / "out/private/evaluation/details.json")["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--real-train={small}/test.csv"], "random was evaluated on other real records (hash "),
+        (["--real-test={small}/train.csv"], "evaluate both on the same"),
+        (["--schema={tmp}/schema.json"], "has another schema (schema.columns.age.upper 99 there, 120 here)"),
+        (["--seed=3"], "was evaluated otherwise (seed 0 there, 3 here)"),
+        (["--num-seeds=3"], "was evaluated otherwise (num_seeds 2 there, 3 here)"),
+        (["--num-seeds=0"], "a comparison with random needs scores over seeds: give --num-seeds=5"),
+        (["--num-seeds=1"], "num_seeds is 1: give at least 2"),
+        (["--baseline={tmp}"], "holds no evaluation: name a folder"),
+        (["--baseline={tmp}/old"], "does not say which real records it is about: make it again"),
+        (["--baseline={tmp}/damaged"], "holds a damaged evaluation"),
+        (["--out={small}/random"], "random is what is evaluated here"),
+        (["--workdir={tmp}"], "--real-train is for files"),
+    ],
+)
+def test_a_baseline_of_something_else_is_refused(small, tmp_path, capsys, change, message):
+    columns = {**SMALL["columns"], "age": {"kind": "integer", "lower": 0, "upper": 120}}
+    (tmp_path / "schema.json").write_text(json.dumps({**SMALL, "columns": columns, "num_records": 200}))
+    for name, content in (("old", '{"tests": {}}'), ("damaged", "{")):
+        (tmp_path / name / "private/evaluation").mkdir(parents=True)
+        (tmp_path / name / "private/evaluation/details.json").write_text(content)
+    before = (small / "random/private/evaluation/details.json").read_bytes()
+    flags = [flag.format(small=small, tmp=tmp_path) for flag in change]
+    arguments = options(small, small / "good.csv", tmp_path / "out", *SEEDS, f"--baseline={small / 'random'}", *flags)
+    assert evaluate.main(arguments) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ") and message in error
+    assert not list((tmp_path / "out").rglob("*.json"))
+    assert (small / "random/private/evaluation/details.json").read_bytes() == before
+
+
+def test_a_run_is_compared_with_another_but_not_with_itself(workdir, tmp_path, capsys):
+    arguments = [f"--workdir={workdir}", "--attacks=none", "--num-seeds=2"]
+    assert evaluate.main(arguments) == 0
+    shutil.copytree(workdir / "private/evaluation", tmp_path / "twin/private/evaluation")
+    assert evaluate.main([*arguments, f"--baseline={tmp_path / 'twin'}"]) == 0
+    assert "minus that of twin, 2 seeds, paired: logistic regression +0.0000 (p 1)" in capsys.readouterr().out
+    tests = read(workdir / "private/evaluation/details.json")["tests"]
+    assert {row["difference"] for row in tests["against_baseline"]} == {0.0}
+    assert evaluate.main([*arguments, f"--baseline={workdir}"]) == 2
+    assert "is what is evaluated here" in capsys.readouterr().err
+    assert evaluate.main([*arguments, "--baseline-name=x"]) == 2
+    assert "--baseline-name is given without --baseline" in capsys.readouterr().err
 
 
 def test_a_missing_flag_or_run_is_named(tmp_path, capsys):
@@ -171,3 +279,26 @@ def test_shadow_generators_attack_held_out_records_only(workdir, monkeypatch, ca
     (result,) = read(workdir / "private/attacks/shadows.json")["results"]
     assert result["name"] == "shadow generators" and "shadow generators: no detectable" in capsys.readouterr().out
     assert "shadow generators" in (workdir / "private/report.html").read_text()
+
+
+def test_a_mitigation_of_a_run_draws_records_and_keeps_its_cost_private(workdir, tmp_path, capsys):
+    released = (workdir / "release/synthetic.csv").read_bytes()
+    arguments = [f"--workdir={workdir}", "--sensitive=health", f"--out={tmp_path / 'm.csv'}"]
+    assert mitigate.main([*arguments, "--cost", "--data=name=adult"]) == 2 and not (tmp_path / "m.csv").exists()
+    assert capsys.readouterr().err.startswith("error: ")
+    assert mitigate.main([*arguments, "--cost"]) == 0
+    out, report = capsys.readouterr().out, read(tmp_path / "m.json")
+    assert report["rows_drawn"] > 0 and report["rows_repeated"] == 0 and report["privacy"]["private"] is True
+    before, after = (pd.read_csv(path, dtype=str) for path in (workdir / "release/synthetic.csv", tmp_path / "m.csv"))
+    assert list(after) == list(before) and len(after) == len(before) == 300
+    new = set(map(tuple, after.to_numpy())) - set(map(tuple, before.to_numpy()))
+    assert 0 < len(new) <= report["rows_drawn"]  # in the form of the file: reading it as text shows no other rows
+    content = read(workdir / "private/evaluation/mitigation.json")
+    assert content["notice"].startswith("PRIVATE") and content["mitigation"] == report
+    assert any(
+        (row["family"], row["metric"], row["column"]) == ("fairness", "outcome_rate_gap", "health")
+        for row in content["cost"]
+    )
+    assert "logistic regression auc: 0." in out and "outcome rate gap of health: 0." in out
+    assert (workdir / "release/synthetic.csv").read_bytes() == released
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "m.json"]

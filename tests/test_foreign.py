@@ -1,6 +1,7 @@
 """Synthetic tables that were made elsewhere."""
 
 import gzip
+import json
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from privsyn_jax.data.foreign import conform_foreign, read_foreign
 from privsyn_jax.data.validate import conform
 from privsyn_jax.evaluation import evaluate
+from privsyn_jax.evaluation_settings import EvaluationSettings
 from privsyn_jax.types import Column, Schema, UserError
 
 SCHEMA = Schema(
@@ -22,6 +24,7 @@ SCHEMA = Schema(
     ),
     num_records=200,
     target="smoker",
+    sensitive=("town",),
 )
 
 
@@ -92,16 +95,41 @@ def test_what_is_wrong_stays_and_is_named():
         lambda f: f.assign(age=33, height=1.7, town="ulm", born="2000-01-01"),
         lambda f: f.assign(age="x"),
         lambda f: f.head(1),
+        lambda f: f[["smoker"]],
+        lambda f: f[["town"]],
+        lambda f: f.assign(age="1e300", height=np.where(np.arange(200) % 2, "-1e300", "1.7")),
     ],
 )
-def test_every_metric_of_an_odd_table_has_a_value_or_a_reason(change):
+def test_every_metric_of_an_odd_table_has_a_value_or_a_reason(change, whole):
     frame = real(2).astype({"town": str})
     synthetic, _ = conform_foreign(change(frame), SCHEMA, source="s.csv")
-    result = evaluate(SCHEMA, real(0), real(1), synthetic, seed=0)
+    result = evaluate(SCHEMA, real(0), real(1), synthetic, seed=0, settings=EvaluationSettings(num_seeds=2))
+    json.dumps(result._asdict(), allow_nan=False)
     for row in result.metrics:
         assert np.isfinite([row["value"], row["reference"]]).all()
     assert all(sentence.endswith(".") for sentence in result.skipped)
     assert any(row["family"] == "sanity" for row in result.metrics)
+    assert all(found["total_variation"] for found in result.fairness.values())
+    for row in names(whole) - names(result):
+        assert any(is_reason(sentence, *row) for sentence in result.skipped), row
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The evaluation of a table in which nothing is odd."""
+    return evaluate(SCHEMA, real(0), real(1), real(2), seed=0, settings=EvaluationSettings(num_seeds=0))
+
+
+def names(evaluation):
+    return {(row["family"], row["metric"], row["column"]) for row in evaluation.metrics}
+
+
+def is_reason(sentence, family, metric, column):
+    """Whether it says why a metric has no value: it names the metric or its family, and the column if it has one."""
+    if column is not None and sentence == f"{column}: not in the synthetic table.":
+        return True
+    begins = tuple(f"{name}{'' if column is None else f' of {column}'}: " for name in (metric, family))
+    return sentence.startswith(begins)
 
 
 def test_a_table_that_cannot_be_evaluated_is_refused():

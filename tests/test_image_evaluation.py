@@ -176,11 +176,13 @@ def test_shifts_move_an_image_and_nothing_else():
     assert len(set(places)) > 5
 
 
-def test_nets_trained_at_once_are_those_trained_alone():
-    """A net feels nothing of the others; its step is that of a single net."""
+def test_nets_of_seeds_are_those_trained_alone(monkeypatch):
+    """A net feels nothing of the others, whether they are trained one after another or all at once."""
     net, key = nets.SmallCNN(num_classes=3), jax.random.key(0)
     batches = orders(resamples(240, 1, seed=0), num_steps=4, batch_size=classifiers.BATCH_SIZE, seed=0)
-    together = classifiers.train_classifiers(net, TRAIN, batches, max_shift=1, key=key)
+    at_once = classifiers._all_at_once(net, TRAIN, batches, *classifiers._keys_of_nets(key, num_nets=2), max_shift=1)
+    monkeypatch.setattr(classifiers, "_all_at_once", None)  # too slow for a CPU, which must do without
+    after_another = classifiers.train_classifiers(net, TRAIN, batches, max_shift=1, key=key)
     keys, outputs = zip(*classifiers._keys_of_nets(key, num_nets=2), strict=True), []
     for number, (init_key, shifts) in enumerate(keys):
         params = nets.initial_params(init_key, net=net, shape=SCHEMA.shape)
@@ -190,8 +192,9 @@ def test_nets_trained_at_once_are_those_trained_alone():
             of_batch = TRAIN.pixels[batch], TRAIN.labels[batch], shift_key
             state = classifiers._train_step(state, *of_batch, net=net, num_steps=4, max_shift=1)
         outputs.append(classifiers.predict(net, state[0], TEST.pixels)[1])
-        found = classifiers.predict(net, jax.tree.map(operator.itemgetter(number), together), TEST.pixels)[1]
-        np.testing.assert_allclose(found, outputs[-1], atol=1e-3)
+        for stacked in (after_another, at_once):
+            found = classifiers.predict(net, jax.tree.map(operator.itemgetter(number), stacked), TEST.pixels)[1]
+            np.testing.assert_allclose(found, outputs[-1], atol=1e-3)
     assert np.abs(outputs[0] - outputs[1]).max() > 0.01
 
 

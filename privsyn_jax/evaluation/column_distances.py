@@ -35,7 +35,7 @@ def add_column_distances(
       ordered: the numeric columns in order, by position.
     """
     if not ordered:
-        for metric in ("emd", "kolmogorov_smirnov", "mean_difference"):
+        for metric in ("emd", "mean_emd", "kolmogorov_smirnov", "mean_kolmogorov_smirnov", "mean_difference"):
             rows.skip(metric, "the table has no numeric column")
     else:
         _add_distribution_distances(rows, all_levels, ordered)
@@ -87,6 +87,8 @@ def _add_distribution_distances(rows, all_levels, ordered):
         defined = found[np.isfinite(found).all(axis=1)]
         if len(defined):
             rows.add(f"mean_{metric}", *defined.mean(axis=0))
+        else:
+            rows.skip(f"mean_{metric}", "no numeric column has values in every table")
 
 
 def _add_moment_differences(rows, all_levels, tables, numeric):

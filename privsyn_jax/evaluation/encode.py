@@ -15,6 +15,7 @@ from privsyn_jax.evaluation.threads import in_threads
 from privsyn_jax.types import NUMERIC_KINDS, Column
 
 NUM_BINS = 20  # quantile bins of the real training table for a numeric column
+LARGEST = 1e30  # of a number: single precision has room for it, and for some scaling
 _BLOCK_ROWS = 1 << 14  # of one column: they stay in the cache
 MAX_LEVELS = 100  # categories kept apart; the rarest beyond that share one level
 
@@ -71,7 +72,10 @@ class Tables(NamedTuple, Generic[Part]):
 
 
 def numbers(column: Column, values: pd.Series) -> np.ndarray:
-    """A numeric, integer or datetime (as seconds since 1970) column, float64 [n]; NaN if not finite."""
+    """A numeric, integer or datetime (as seconds since 1970) column, float64 [n]; NaN if not finite.
+
+    Numbers beyond LARGEST, which only a broken generator makes, count as that.
+    """
     if column.kind == "datetime":
         instants = pd.to_datetime(values, errors="coerce").to_numpy("datetime64[us]")
         return np.where(np.isnat(instants), np.nan, instants.astype(np.int64) / 1e6)
@@ -79,8 +83,10 @@ def numbers(column: Column, values: pd.Series) -> np.ndarray:
         floats = values.to_numpy()
     else:
         floats = pd.Series(pd.to_numeric(values, errors="coerce")).to_numpy(np.float64, na_value=np.nan)
-    is_infinite = np.isinf(floats)
-    return np.where(is_infinite, np.nan, floats) if is_infinite.any() else floats
+    is_extreme = np.abs(floats) > LARGEST
+    if is_extreme.any():
+        floats = np.where(np.isinf(floats), np.nan, np.clip(floats, -LARGEST, LARGEST))
+    return floats
 
 
 def numeric_bounds(column: Column, train_numbers: np.ndarray) -> tuple[float, float]:

@@ -100,7 +100,8 @@ def fairness_of(
         found["amplification"] = {
             row["metric"]: row["value"] - row["reference"] for row in rows.metrics[start:] if is_gap(row["metric"])
         }
-        details[name] = found
+        if len(rows.metrics) > start:  # else the synthetic table has no other column
+            details[name] = found
     return rows, details
 
 

@@ -39,7 +39,7 @@ class References:
         if self._private is None:
             return compute()
         file = (
-            self._private.path / f"{name}_{_hash(name, importlib.metadata.version('privsyn_jax'), *self._facts)}.json"
+            self._private.path / f"{name}_{hash_of(name, importlib.metadata.version('privsyn_jax'), *self._facts)}.json"
         )
         if not file.is_file():
             write_json(file, {key: None if np.isnan(value) else value for key, value in compute().items()})
@@ -55,7 +55,8 @@ def _opened(path: Path) -> PrivateFolder:
     return PrivateFolder(path)
 
 
-def _hash(*facts: Any) -> str:
+def hash_of(*facts: Any) -> str:
+    """24 hex digits of sha256: the same for the same facts, which are as `References` takes them."""
     digest = hashlib.sha256()
     for fact in facts:
         if isinstance(fact, np.ndarray) and fact.dtype != object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,22 +15,26 @@ GROUP_HEADER = ("group", "held-out records", "measure", "synthetic", "real")
 
 
 def seed_rows(tests: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A row for each model, training set and score, see `evaluation.significance.seed_tests`."""
+    """A row for each model, training set and score, see `evaluation.significance.seed_tests`.
+
+    With tests against a baseline, their difference and p-value end each row.
+    """
     key = lambda row: (row["model"], row["trained_on"], row["metric"])  # noqa: E731
-    against = {key(row): row for row in tests.get("against_real", ())}
+    against = [{key(row): row for row in tests[name]} for name in ("against_real", "against_baseline") if name in tests]
     rows = []
     for score in tests.get("scores", ()):
         words = tuple(in_words(part) for part in key(score))
         cells = (format_number(score["value"]), format_number(score["mean"]), _interval(score))
-        test = against.get(key(score))
-        compared = (format_number(test["difference"]), format_number(test["p_holm"])) if test else ("", "")
-        rows.append((*words, *cells, *compared))
+        compared = [_compared(found.get(key(score))) for found in against]
+        rows.append((*words, *cells, *itertools.chain(*compared)))
     return rows
 
 
 def seed_parts(tests: Mapping[str, Any]) -> dict[str, Any]:
     """What templates call seed_header and seed_rows."""
-    return {"seed_header": SEED_HEADER, "seed_rows": seed_rows(tests)}
+    names = dict.fromkeys(row["baseline"] for row in tests.get("against_baseline", ()))
+    header = (*SEED_HEADER, *itertools.chain(*((f"minus {name}", "p (Holm)") for name in names)))
+    return {"seed_header": header, "seed_rows": seed_rows(tests)}
 
 
 def fairness_parts(
@@ -67,6 +72,10 @@ def _group_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
             both = (format_number(values[which][place]) for which in ("synthetic", "reference"))
             rows.append((*first, measure, *both))
     return rows
+
+
+def _compared(test: Mapping[str, Any] | None) -> tuple[str, str]:
+    return (format_number(test["difference"]), format_number(test["p_holm"])) if test else ("", "")
 
 
 def _interval(score: Mapping[str, Any]) -> str:

@@ -79,7 +79,9 @@ def relation_words(report: Mapping[str, Any]) -> str:
     unit = report.get("privacy_unit") or "record"
     relation = str(report.get("neighboring_relation") or "add_or_remove_one")
     if relation.lower().replace("-", "_").replace(" ", "_").startswith("add_or_remove"):
-        return f"adding or removing one {unit}"
+        column, most = report.get("unit_column"), report.get("max_records_per_unit")
+        rows = f" with all its rows (those of one {column}; at most {most} are read)" if column else ""
+        return f"adding or removing one {unit}{rows}"
     return relation.replace("_", " ")
 
 

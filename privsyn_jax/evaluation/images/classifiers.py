@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -36,22 +37,16 @@ def train_classifier(net: nn.Module, images: Images, *, num_steps: int, max_shif
       The parameters.
     """
     init_key, order_key, shift_key = jax.random.split(key, 3)
-    pixels, labels = np.asarray(images.pixels), np.asarray(images.labels)
-    params = initial_params(init_key, net=net, shape=pixels.shape[1:])
-    state = params, _optimizer(num_steps).init(params)
-    rng = np.random.default_rng(np.asarray(jax.random.bits(order_key, (4,))))
-    queue = np.zeros(0, np.int64)
-    for step in range(num_steps):
-        while len(queue) < BATCH_SIZE:
-            queue = np.concatenate([queue, rng.permutation(len(labels))])
-        batch, queue = queue[:BATCH_SIZE], queue[BATCH_SIZE:]
-        key = jax.random.fold_in(shift_key, step)
-        state = _train_step(state, pixels[batch], labels[batch], key, net=net, num_steps=num_steps, max_shift=max_shift)
-    return state[0]
+    seed = np.asarray(jax.random.bits(order_key, (4,)))
+    batches = _batches(len(images.labels), num_steps, np.random.default_rng(seed))
+    return _trained(net, images, batches, init_key, shift_key, num_steps=num_steps, max_shift=max_shift)
 
 
 def train_classifiers(net: nn.Module, images: Images, orders: np.ndarray, *, max_shift: int, key: jax.Array) -> Any:
-    """Trains c nets at once, each as `train_classifier` trains one, with its own weights, images and shifts.
+    """Trains c nets, each as `train_classifier` trains one, with its own weights, images and shifts.
+
+    On a CPU one after the other: under `vmap` their convolutions become grouped ones, which XLA is slow at there.
+    Elsewhere all at once. The parameters differ by rounding only.
 
     Args:
       net: as there.
@@ -63,16 +58,9 @@ def train_classifiers(net: nn.Module, images: Images, orders: np.ndarray, *, max
     Returns:
       The parameters, stacked: every leaf has c as its first axis.
     """
-    num_nets, num_steps, _ = orders.shape
-    pixels, labels = np.asarray(images.pixels), np.asarray(images.labels)
-    init_keys, shift_keys = _keys_of_nets(key, num_nets=num_nets)
-    params = jax.vmap(lambda key: initial_params(key, net=net, shape=pixels.shape[1:]))(init_keys)
-    state = params, jax.vmap(_optimizer(num_steps).init)(params)
-    for step, batch in enumerate(orders.swapaxes(0, 1)):
-        state = _train_steps(
-            state, pixels[batch], labels[batch], shift_keys, step, net=net, num_steps=num_steps, max_shift=max_shift
-        )
-    return state[0]
+    init_keys, shift_keys = _keys_of_nets(key, num_nets=len(orders))
+    train = _one_after_another if jax.default_backend() == "cpu" else _all_at_once
+    return train(net, images, orders, init_keys, shift_keys, max_shift=max_shift)
 
 
 def predict(net: nn.Module, params: Any, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +72,54 @@ def predict(net: nn.Module, params: Any, pixels: np.ndarray) -> tuple[np.ndarray
         blocks.append([np.asarray(output)[: len(block)] for output in _outputs(params, padded, net=net)])
     features, probabilities = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return features, probabilities
+
+
+def _batches(num_images: int, num_steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Rows of every step; all images come once before one comes again."""
+    queue = np.zeros(0, np.int64)
+    for _ in range(num_steps):
+        while len(queue) < BATCH_SIZE:
+            queue = np.concatenate([queue, rng.permutation(num_images)])
+        yield queue[:BATCH_SIZE]
+        queue = queue[BATCH_SIZE:]
+
+
+def _trained(
+    net: nn.Module,
+    images: Images,
+    batches: Iterable[np.ndarray],
+    init_key: jax.Array,
+    shift_key: jax.Array,
+    *,
+    num_steps: int,
+    max_shift: int,
+) -> Any:
+    """The parameters of one net."""
+    pixels, labels = np.asarray(images.pixels), np.asarray(images.labels)
+    params = initial_params(init_key, net=net, shape=pixels.shape[1:])
+    state = params, _optimizer(num_steps).init(params)
+    for step, batch in enumerate(batches):
+        key = jax.random.fold_in(shift_key, step)
+        state = _train_step(state, pixels[batch], labels[batch], key, net=net, num_steps=num_steps, max_shift=max_shift)
+    return state[0]
+
+
+def _one_after_another(net, images, orders, init_keys, shift_keys, *, max_shift):
+    """`_trained` of every net, stacked."""
+    trained = functools.partial(_trained, net, images, num_steps=orders.shape[1], max_shift=max_shift)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(trained, orders, init_keys, shift_keys))
+
+
+def _all_at_once(net, images, orders, init_keys, shift_keys, *, max_shift):
+    """The same by `vmap`, a step of all nets in one program."""
+    pixels, labels, num_steps = np.asarray(images.pixels), np.asarray(images.labels), orders.shape[1]
+    params = jax.vmap(lambda key: initial_params(key, net=net, shape=pixels.shape[1:]))(init_keys)
+    state = params, jax.vmap(_optimizer(num_steps).init)(params)
+    for step, batch in enumerate(orders.swapaxes(0, 1)):
+        state = _train_steps(
+            state, pixels[batch], labels[batch], shift_keys, step, net=net, num_steps=num_steps, max_shift=max_shift
+        )
+    return state[0]
 
 
 def _optimizer(num_steps: int) -> optax.GradientTransformation:

@@ -81,7 +81,7 @@ def utility_of(
                 real_nets[name] = net, params
             scored[name, source] = [_scores(net, params, test, len(schema.classes))]
             if settings.net_seeds:
-                announce(f"training {name} for {settings.net_seeds} seeds at once on {described}")
+                announce(f"training {name} for {settings.net_seeds} seeds on {described}")
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), len(NETS)), number)
                 nets = _trained_over_seeds(net, images, settings, max_shift=max_shift, seed=seed, key=key)
                 scored[name, source] += [_scores(net, params, test, len(schema.classes)) for params in nets]
