@@ -1,6 +1,6 @@
 """Proposes a schema for a table, for images or for texts.
 
-python -m launch.schema data.csv [--target COLUMN] > schema.json
+python -m launch.schema data.csv [--target COLUMN] [--unit COLUMN] > schema.json
 python -m launch.schema FOLDER_OR_NPZ > schema.json
 python -m launch.schema reviews.csv --text COLUMN [--label COLUMN] > schema.json
 python -m launch.schema JSONL_OR_FOLDER_OR_TAR > schema.json
@@ -31,7 +31,8 @@ _TABLE = {
     "known": """bounds by
 the limits of the form or instrument, categories by its codebook, num_records by a rough public figure""",
     "check": """Check the kinds, and fill in "target", "sensitive" and
-"privacy_unit" (what one record stands for).""",
+"privacy_unit" (what one record stands for). If somebody may have several rows, say with --unit which column tells whose
+a row is.""",
 }
 _IMAGES = {
     "records": "images",
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compressed or not, or a folder or .tar[.gz] of CLASS/NAME.txt",
     )
     parser.add_argument("--target", help="the column of a table to predict in the evaluation")
+    parser.add_argument("--unit", help="the column of a table that says whose a row is: a person with several rows")
     parser.add_argument("--text", help="the column that holds texts: a .csv is then a set of texts")
     parser.add_argument("--label", help="the column that holds the class of a text")
     options = parser.parse_args(arguments)
@@ -71,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif os.path.isdir(options.path) or options.path.endswith(".npz"):
             (proposal, facts, notes), words = _propose_for_images(options.path, options.target), _IMAGES
         else:
-            (proposal, facts, notes), words = _propose_for_table(options.path, options.target), _TABLE
+            (proposal, facts, notes), words = _propose_for_table(options.path, options.target, options.unit), _TABLE
+        if options.unit is not None and words is not _TABLE:
+            raise UserError(f"--unit {options.unit!r} is for tables: leave it out, and fill in the schema's own unit")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -81,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _propose_for_table(path: str, target: str | None) -> tuple[dict, str, list[str]]:
+def _propose_for_table(path: str, target: str | None, unit: str | None) -> tuple[dict, str, list[str]]:
     """(proposal, lines on the facts taken from the rows, what to look at)."""
     frame = read_frame(path)
-    proposal = propose_schema(frame, target=target, source=path)
+    proposal = propose_schema(frame, target=target, unit=unit, source=path)
     return proposal, _list_facts(proposal), proposal_notes(frame, proposal)
 
 

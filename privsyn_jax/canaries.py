@@ -55,6 +55,7 @@ def plant(generator: Generator, num_canaries: int, *, num_steps: int, gradient_n
       num_steps: of the training, which progress in `advance` is relative to.
     """
     private_loss, advance, public_loss = generator.private_loss, generator.advance, generator.public_loss
+    project = generator.project
     assert private_loss is not None
 
     def own(params):
@@ -84,6 +85,7 @@ def plant(generator: Generator, num_canaries: int, *, num_steps: int, gradient_n
         private_loss=planted_loss,
         public_loss=None if public_loss is None else lambda params, key: public_loss(own(params), key),
         advance=alternate,
+        project=None if project is None else lambda private: {**private, "model": project(private["model"])},
         calibrate=None,
         stages=(),
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from privsyn_jax.plan import Plan
-from privsyn_jax.types import AnySchema
+from privsyn_jax.types import AnySchema, Schema
 
 _PURPOSE = {
     "categories": "values of columns whose categories are not public",
@@ -27,26 +27,41 @@ _PURPOSE = {
 def plan_lines(plan: Plan, schema: AnySchema) -> list[str]:
     """The budget table and the mechanism in words."""
     target = f"epsilon {plan.epsilon:.4g}" if plan.has_noise else "NOT PRIVATE"
-    lines = [f"plan: {target}, delta {plan.delta:.3g} per {schema.privacy_unit}; num_records {schema.num_records}"]
+    unit = schema.privacy_unit
+    units = f", num_units {schema.num_units}" if isinstance(schema, Schema) and schema.unit_column else ""
+    lines = [f"plan: {target}, delta {plan.delta:.3g} per {unit}; num_records {schema.num_records}{units}"]
     if plan.has_noise:
         lines += [
-            f"  whatever is released, nobody's odds that one given {schema.privacy_unit} is among the records change "
+            f"  whatever is released, nobody's odds that one given {unit} is among the records change "
             f"by more than a factor of {math.exp(plan.epsilon):.3g}",
             f"  (but for a chance of {plan.delta:.3g})",
         ]
+    lines += [f"  {line}" for line in unit_lines(schema)]
     lines.append(f"  {'what is bought':<16} {'share':>6}  {'noise multiplier':<17} for")
     for release in plan.releases:
         noise = f"{release.noise_multiplier:.4g}"
         lines.append(f"  {release.name:<16} {release.share:>6.1%}  {noise:<17} {_PURPOSE[release.name]}")
     if plan.levels:
         lines.append(f"  {'training':<16} {plan.training_share:>6.1%}  {_range(plan):<17} {_PURPOSE['training']}")
-        lines += [f"  {line}" for line in _training(plan)]
+        lines += [f"  {line}" for line in _training(plan, unit if plan.rows_per_unit > 1 else "record")]
     return [*lines, *(f"WARNING: {warning}" for warning in plan.warnings)]
 
 
-def _training(plan: Plan) -> Iterator[str]:
+def unit_lines(schema: AnySchema) -> list[str]:
+    """What is protected as one, where that is more than a row."""
+    if not (isinstance(schema, Schema) and schema.unit_column):
+        return []
+    unit, most = schema.privacy_unit, schema.rows_per_unit
+    rows = f"up to {most} rows" if most > 1 else "1 row"
+    return [
+        f"one {unit}: {rows} of one {schema.unit_column!r}, protected together; further ones are not read (a public "
+        "rule says which)"
+    ]
+
+
+def _training(plan: Plan, unit: str) -> Iterator[str]:
     levels = plan.levels
-    who = f"each record with probability {_span([level.sampling_rate for level in levels])}"
+    who = f"each {unit} with probability {_span([level.sampling_rate for level in levels])}"
     if plan.num_groups > 1 and levels[0].sampling_rate == 1.0:
         who = f"one of {plan.num_groups} random parts of the data, in turn (no amplification)"
     elif plan.num_groups > 1:

@@ -79,7 +79,13 @@ class Run:
     def synthesize(self, num_samples: int, *, conditions: Mapping[str, Any] | None, key: jax.Array) -> Any:
         """`sample` in canonical dtypes, with the acceptance report; see synthesis.sampler and synthesis.labelled."""
         return self._modality.synthesize(
-            self._generator, self._params, self._transform, num_samples=num_samples, conditions=conditions, key=key
+            self._generator,
+            self._params,
+            self._transform,
+            num_samples=num_samples,
+            conditions=conditions,
+            constraints=self._settings.synthesis.constraints,
+            key=key,
         )
 
     def negative_log_likelihood(self, records: Any, *, key: jax.Array) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from privsyn_jax.models import ONE_SHOT, USES_MARGINALS
+from privsyn_jax.models import ONE_SHOT, USES_MARGINALS, USES_ONE_WAY
 from privsyn_jax.one_shot import Buyer, image_buyer, text_buyer
 from privsyn_jax.privacy import accounting, filters, schedules, search
 from privsyn_jax.privacy.calibration import calibrate_scale
@@ -20,7 +20,7 @@ from privsyn_jax.privacy_settings import AdaptiveSettings
 from privsyn_jax.settings import Settings
 from privsyn_jax.transforms.discretize import unknown_columns
 from privsyn_jax.transforms.texts import public_transform
-from privsyn_jax.types import AnySchema, ImageSchema, TextSchema, UserError
+from privsyn_jax.types import AnySchema, ImageSchema, Schema, TextSchema, UserError, num_units_of
 
 CATEGORY_DELTA_SHARE = 0.1  # of delta, for values that only one record holds
 _SCORE_SHARE = 0.1  # of the marginals' budget, to choose the pairs
@@ -74,6 +74,7 @@ class Plan:
       num_groups: of the sampler.
       adaptive: how the noise is chosen, or None if it is fixed.
       warnings: sentences for the report.
+      rows_per_unit: rows that a unit may own, all of them drawn, clipped and protected as one.
     """
 
     epsilon: float
@@ -84,6 +85,7 @@ class Plan:
     num_groups: int
     adaptive: AdaptivePlan | None
     warnings: tuple[str, ...]
+    rows_per_unit: int = 1
 
     def release(self, name: str) -> Release | None:
         return next((release for release in self.releases if release.name == name), None)
@@ -151,7 +153,7 @@ def make_plan(settings: Settings, schema: AnySchema) -> Plan:
             f"training.num_steps is {settings.training.num_steps}, no more than privacy.adaptive.num_blocks = "
             f"{privacy.adaptive.num_blocks}: the rule 'loss' needs blocks of several steps, so lower num_blocks"
         )
-    delta = privacy.delta or 1.0 / schema.num_records**1.1
+    delta = privacy.delta or 1.0 / num_units_of(schema) ** 1.1
     if settings.model["name"] in ONE_SHOT:
         return _plan_for_stages(settings, schema, delta)
     levels, num_groups = _relative_levels(settings, schema)
@@ -162,6 +164,7 @@ def make_plan(settings: Settings, schema: AnySchema) -> Plan:
         "category_delta": category_delta,
         "num_groups": num_groups,
         "warnings": _warnings(settings, schema, delta),
+        "rows_per_unit": _rows_per_unit(schema),
     }
     if not privacy.is_private:
         releases = tuple(Release(name, share, 0.0) for name, share in shares.items())
@@ -223,6 +226,7 @@ def _plan_for_stages(settings: Settings, schema: AnySchema, delta: float) -> Pla
         num_groups=1,
         adaptive=None,
         warnings=_warnings(settings, schema, delta),
+        rows_per_unit=_rows_per_unit(schema),
     )
 
 
@@ -248,13 +252,13 @@ def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.E
 
 def _relative_levels(settings: Settings, schema: AnySchema) -> tuple[tuple[Level, ...], int]:
     """Levels whose noise multipliers are relative, and the sampler's number of groups."""
-    privacy, training, num_records = settings.privacy, settings.training, schema.num_records
+    privacy, training, num_units = settings.privacy, settings.training, num_units_of(schema)
     schedule = privacy.schedule
-    batch_size = training.expected_batch_size or max(1, min(2048, num_records // 8))
+    batch_size = training.expected_batch_size or max(1, min(2048, num_units // 8))
     l2_clip_norm = privacy.l2_clip_norm if privacy.enabled else math.inf
     num_groups = privacy.num_bands
     if privacy.sampling == "partition":
-        num_groups = max(1, round(num_records / batch_size))
+        num_groups = max(1, round(num_units / batch_size))
     bounds = schedules.boundaries(training.num_steps, training.steps_per_dispatch, schedule.num_levels)
     if schedule.is_constant:
         bounds = [0, training.num_steps]
@@ -266,16 +270,16 @@ def _relative_levels(settings: Settings, schema: AnySchema) -> tuple[tuple[Level
     levels = []
     for length, noise, clip, size in zip(lengths, noises, clips, sizes, strict=True):
         expected = batch_size * size / mean_size
-        if expected * num_groups > num_records and privacy.sampling == "poisson":
+        if expected * num_groups > num_units and privacy.sampling == "poisson":
             grown = "" if schedule.is_constant else f" and grows to {expected:.6g}"
             groups = f" for each of {num_groups} groups" if num_groups > 1 else ""
             raise UserError(
-                f"training.expected_batch_size is {batch_size}{grown}{groups}, more than num_records = {num_records} "
-                "in the schema: give a smaller batch"
+                f"training.expected_batch_size is {batch_size}{grown}{groups}, more than {_figure(schema)} = "
+                f"{num_units} in the schema: give a smaller batch"
             )
-        rate = exact_sampling_rate(expected * num_groups, num_records)
+        rate = exact_sampling_rate(expected * num_groups, num_units)
         if privacy.sampling == "partition":
-            expected, rate = num_records / num_groups, 1.0
+            expected, rate = num_units / num_groups, 1.0
         levels.append(Level(length, rate, expected, noise, l2_clip_norm * clip))
     return tuple(levels), num_groups
 
@@ -334,6 +338,8 @@ def _shares(settings: Settings, schema: AnySchema) -> dict[str, float]:
             rest -= shares["histograms"]
         shares["pair scores"] = _SCORE_SHARE * rest
         shares["pair marginals"] = (1 - _SCORE_SHARE) * rest
+    if budget.marginals > 0 and settings.transform.edges == "public" and settings.model["name"] in USES_ONE_WAY:
+        shares["histograms"] = budget.marginals
     return shares
 
 
@@ -415,9 +421,19 @@ def _warnings(settings: Settings, schema: AnySchema, delta: float) -> tuple[str,
             f"TOKENIZER TAKEN AS PUBLIC: tokens come from {Path(settings.tokens.vocabulary).name}; if that was made "
             "from the private texts, the guarantee does not cover it."
         )
-    if delta >= 1.0 / schema.num_records:
+    num_units, figure = num_units_of(schema), _figure(schema)
+    if delta >= 1.0 / num_units:
         found.append(
-            f"DELTA TOO LARGE: delta = {delta:.3g} is not below 1 / num_records = {1 / schema.num_records:.3g}, which "
-            "would allow some record to be published in full; use 1 / num_records^1.1 or less."
+            f"DELTA TOO LARGE: delta = {delta:.3g} is not below 1 / {figure} = {1 / num_units:.3g}, which "
+            f"would allow some record to be published in full; use 1 / {figure}^1.1 or less."
         )
     return tuple(found)
+
+
+def _rows_per_unit(schema: AnySchema) -> int:
+    return schema.rows_per_unit if isinstance(schema, Schema) else 1
+
+
+def _figure(schema: AnySchema) -> str:
+    """What the schema calls its figure for the number of units."""
+    return "num_units" if isinstance(schema, Schema) and schema.unit_column is not None else "num_records"

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from privsyn_jax import evaluation, report
+from privsyn_jax.comparison import evaluate_records
 from privsyn_jax.data import dataset_of
 from privsyn_jax.evidence import attack_records, check_attacks
 from privsyn_jax.explain import plan_lines
@@ -106,7 +107,7 @@ def execute(settings: Settings, path: str | Path, *, announce: Callable[[str], N
         train, test = (part.open_under(workdir.private_folder) for part in (records.train, records.test))
         if settings.evaluation.enabled:
             announce("evaluating against real records (stays private)")
-            modality.evaluate(run, train, test, synthetic, schema, settings, workdir.evaluation, announce)
+            evaluate_records(modality, run, train, test, synthetic, schema, settings, workdir.evaluation, announce)
             lap("evaluation")
         if settings.evaluation.enabled and settings.attacks.enabled:
             attack_records(
@@ -163,8 +164,9 @@ def _release(run: Run, synthesis: Any, workdir: Workdir) -> None:
     with workdir.becoming(workdir.release) as folder:
         run.write_records(synthesis.records, folder)
         run.write(folder)
-        if synthesis.exact or synthesis.rejected_on:
-            write_json(folder / "acceptance.json", {k: v for k, v in synthesis._asdict().items() if k != "records"})
+        met = {name: value for name, value in synthesis._asdict().items() if name != "records"}
+        if met["exact"] or met["rejected_on"] or met.get("broken"):
+            write_json(folder / "acceptance.json", met)
 
 
 def _stopwatch() -> tuple[Callable[[str], None], dict[str, float]]:

@@ -28,8 +28,8 @@ class DataSettings:
     Attributes:
       name: a key of data.DATASETS; `source` overrides it.
       source: "tfds:NAME[/CONFIG][:VERSION]" reads images or texts that tensorflow-datasets prepared; "" means `name`.
-      dir: folder with the original files (adult, mnist, cifar10, imdb), or of tensorflow-datasets (tfds; "" for its
-        own).
+      dir: folder with the original files (adult, mimic3, mnist, cifar10, imdb), or of tensorflow-datasets (tfds; ""
+        for its own).
       path: the table, .csv[.gz|.bz2] or .parquet (csv); a folder of class/image files or an .npz (images); a
         .csv or .jsonl, either with .gz or .bz2, or a folder or .tar[.gz] of class/text files (texts).
       test_path: a separate held-out table or set of images or texts; empty means a split of `path` (csv, images,
@@ -39,6 +39,10 @@ class DataSettings:
       test_fraction: share of records held out where a split is made; each record is held out
         independently, by a public rule, so that adding a record moves no other.
       out_of_bounds: "clip" counts (under private/) and clamps numbers outside the public bounds, "error" refuses.
+      target: column that the evaluation predicts; "" means the schema's (csv), or hospital_death (mimic3, which also
+        has readmitted_30_days and hospital_days).
+      max_records_per_unit: rows of one unit that are read, at most; noise grows with it. 0 means the schema's (csv), or
+        3 admissions of a patient (mimic3).
       resize: whether images of another size or other channels than the schema's are resized (the shorter side, then
         the centre is cut out) and converted; by default they are refused (images).
     """
@@ -52,11 +56,17 @@ class DataSettings:
     split: str = "uci"
     test_fraction: float = 0.3
     out_of_bounds: str = "clip"
+    target: str = ""
+    max_records_per_unit: int = 0
     resize: bool = False
 
     def __post_init__(self):
         one_of("data.split", self.split, ("uci", "paper"))
         one_of("data.out_of_bounds", self.out_of_bounds, ("clip", "error"))
+        require(
+            self.max_records_per_unit >= 0,
+            f"data.max_records_per_unit is {self.max_records_per_unit}: give 0 (the data set's own) or more",
+        )
         require(0 < self.test_fraction < 1, f"data.test_fraction is {self.test_fraction}: give a share between 0 and 1")
 
 
@@ -124,7 +134,8 @@ class TrainingSettings:
 
     Attributes:
       num_steps: gradient steps.
-      expected_batch_size: records per Poisson batch, in expectation; 0 means an eighth of num_records, at most 2048.
+      expected_batch_size: records (units, where the schema has a unit_column) per Poisson batch, in expectation; 0
+        means an eighth of their public number, at most 2048.
       learning_rate: peak of Adam's cosine decay.
       adam_b1: decay of Adam's mean gradient.
       ema_decay: of the parameter average that is sampled from.
@@ -253,10 +264,12 @@ class SynthesisSettings:
     Attributes:
       num_samples: rows; 0 means the schema's public num_records.
       conditions: JSON object, column -> value, list of values, or {"min": ..., "max": ...}; "" for none.
+      constraints: JSON list of rules that every row keeps, see synthesis.constraints; "" for none (tables).
     """
 
     num_samples: int = 0
     conditions: str = ""
+    constraints: str = ""
 
     def __post_init__(self):
         require(self.num_samples >= 0, f"synthesis.num_samples is {self.num_samples}: give 0 or more")

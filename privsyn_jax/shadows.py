@@ -101,6 +101,7 @@ def shadow_attack(
     Raises:
       UserError: shadows of these settings cannot be trained, or there are too few records.
     """
+    _refuse_units(schema)
     num_records = num_records or schema.num_records
     design_key, training_key, sampling_key, attack_key = jax.random.split(key, 4)
     design = make_design(schema, auxiliary, targets, num_shadows=num_shadows, num_records=num_records, key=design_key)
@@ -135,7 +136,9 @@ def train_shadows(
     Raises:
       UserError: shadows of these settings cannot be trained.
     """
-    schema = dataclasses.replace(schema, num_records=len(tables[0]))
+    _refuse_units(schema)
+    without_units = dict.fromkeys(("unit_column", "max_records_per_unit", "num_units"))  # each has one row: rows do
+    schema = dataclasses.replace(schema, num_records=len(tables[0]), **without_units)
     _refuse(settings, schema, tables)
     check(schema, settings)
     plan = make_plan(settings, schema)
@@ -179,6 +182,15 @@ def sample_shadows(
 
     pairs = list(zip(shadows, jax.random.split(key, len(shadows)), strict=True))
     return _in_threads(one, pairs, os.cpu_count() or 1, "sampling shadows")
+
+
+def _refuse_units(schema: Schema) -> None:
+    """Raises UserError where a unit may own several rows: targets are single rows, of which a unit is not made."""
+    if schema.rows_per_unit > 1:
+        raise UserError(
+            f"shadow generators are attacked by single rows, and a {schema.privacy_unit} has up to "
+            f"{schema.rows_per_unit}: audit such a run with launch.audit, or set max_records_per_unit to 1"
+        )
 
 
 def _refuse(settings: Settings, schema: Schema, tables: Sequence[pd.DataFrame]) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from privsyn_jax.explain import unit_lines
 from privsyn_jax.modalities import modality_of
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import accounting
@@ -55,6 +56,7 @@ def privacy_statement(
         "epsilon_rdp": _finite(rdp),
         "neighboring_relation": accounting.NEIGHBORING_RELATION,
         "privacy_unit": schema.privacy_unit,
+        **_unit(schema),
         "ledger": [
             {
                 **entry,
@@ -65,7 +67,7 @@ def privacy_statement(
         ],
         "path": [_block(block, plan) for block in path],
         "declared_public": declared_public(schema),
-        "not_covered": list(_NOT_COVERED),
+        "not_covered": [*_NOT_COVERED, *_rows_only(schema)],
         "warnings": [*plan.warnings, *warnings, *_above_target(epsilon, plan)],
         "seeded_noise": settings.privacy.noise_seed is not None,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -75,9 +77,12 @@ def privacy_statement(
 def declared_public(schema: AnySchema) -> list[str]:
     """The facts that the guarantee takes as known to everyone, in sentences."""
     facts = [
+        *unit_lines(schema),
         *modality_of(schema).public_facts(schema),
         f"number of training records about {schema.num_records} (a figure; the guarantee does not need it exact)",
     ]
+    if isinstance(schema, Schema) and schema.num_units is not None:
+        facts.append(f"number of training units (each a {schema.privacy_unit}) about {schema.num_units} (likewise)")
     if schema.declared_public:
         facts.append(f"TAKEN FROM THE ROWS and declared public by the user: {', '.join(schema.declared_public)}")
     columns = schema.columns if isinstance(schema, Schema) else ()
@@ -87,6 +92,23 @@ def declared_public(schema: AnySchema) -> list[str]:
         if column.declared_public
     ]
     return facts
+
+
+def _unit(schema: AnySchema) -> dict[str, Any]:
+    """How a unit that may own several rows is told, and how many are read."""
+    if not (isinstance(schema, Schema) and schema.unit_column):
+        return {}
+    return {"unit_column": schema.unit_column, "max_records_per_unit": schema.max_records_per_unit}
+
+
+def _rows_only(schema: AnySchema) -> list[str]:
+    if not (isinstance(schema, Schema) and schema.rows_per_unit > 1):
+        return []
+    unit = schema.privacy_unit
+    return [
+        f"What attacks measure: epsilon is for one {unit} with all rows that are read, while the attacks and distances "
+        f"of the evaluation work on rows, one at a time, and their intervals take rows as independent of each other."
+    ]
 
 
 def _above_target(epsilon: float, plan: Plan) -> list[str]:

@@ -61,12 +61,18 @@ class Schema:
 
     Attributes:
       columns: in file order.
-      num_records: a public figure near the number of training records. Sampling rate and default delta
-        are computed from it; the guarantee does not depend on its being exact.
+      num_records: a public figure near the number of training rows. The default number of synthetic rows and, without
+        a unit_column, sampling rate and default delta are computed from it; the guarantee does not depend on its being
+        exact.
       target: column predicted in the utility evaluation, or None.
       sensitive: columns with protected attributes.
-      privacy_unit: what one record stands for ("record", "person", ...), quoted in the report.
+      privacy_unit: what is protected as one ("record", "person", ...), quoted in the report.
       declared_public: table-level facts taken from the rows and declared public by the user.
+      unit_column: a column of kind id whose equal values belong to one unit, which is added or removed with all its
+        rows; None where every row is a unit by itself.
+      max_records_per_unit: rows of one unit that are read, at most; public. None without a unit_column.
+      num_units: a public figure near the number of training units, from which sampling rate and default delta are
+        computed. None without a unit_column.
     """
 
     columns: tuple[Column, ...]
@@ -75,6 +81,14 @@ class Schema:
     sensitive: tuple[str, ...] = ()
     privacy_unit: str = "record"
     declared_public: tuple[str, ...] = ()
+    unit_column: str | None = None
+    max_records_per_unit: int | None = None
+    num_units: int | None = None
+
+    @property
+    def rows_per_unit(self) -> int:
+        """The most rows that a unit adds to anything."""
+        return self.max_records_per_unit or 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,6 +162,23 @@ class TextSchema:
 
 
 AnySchema = Schema | ImageSchema | TextSchema
+
+
+def num_units_of(schema: AnySchema) -> int:
+    """The public figure for the number of units: of what is drawn, clipped and protected as one."""
+    return (schema.num_units if isinstance(schema, Schema) else None) or schema.num_records
+
+
+class UnitRows(NamedTuple):
+    """Encoded rows of units that may own several, or of one unit without the leading axis.
+
+    Attributes:
+      codes: int32 [n, k, d].
+      is_row: bool [n, k]; False for filling, whose codes are 0.
+    """
+
+    codes: Any
+    is_row: Any
 
 
 class Texts(NamedTuple):
@@ -225,6 +256,18 @@ class CountStage(NamedTuple):
     absorb: Callable[..., Params]
 
 
+class Forbidden(NamedTuple):
+    """Codes that no synthetic record of a table may have.
+
+    Attributes:
+      codes: column index -> bool [k].
+      pairs: (i, j) with i < j -> bool [k_i, k_j].
+    """
+
+    codes: dict[int, Any]
+    pairs: dict[tuple[int, int], Any]
+
+
 class Generator(NamedTuple):
     """Pure functions over a parameter pytree {"private": ..., "public": ...}.
 
@@ -233,7 +276,8 @@ class Generator(NamedTuple):
     evaluation. The others have no argument through which a record could come, so they are post-processing.
 
     An encoded example of a table is int32 codes [d]; of images, `Images` of one: uint8 pixels [height, width,
-    channels] and a scalar int32 label; of texts, `Tokens` of one: int32 ids [length] and a scalar int32 label.
+    channels] and a scalar int32 label; of texts, `Tokens` of one: int32 ids [length] and a scalar int32 label. Where
+    units own several rows, what `private_loss` takes is `UnitRows` of one, see `models.units`.
 
     Attributes:
       init: key -> params.
@@ -250,6 +294,8 @@ class Generator(NamedTuple):
       advance: (params, progress from 0 to 1) -> params, before every step of training: what follows a schedule, such as
         the weight of a term of the loss, moves in params["public"]; or None.
       negative_log_likelihood: (params, example, key) -> nats of one example, or an upper bound on average; or None.
+      project: params["private"] -> the nearest ones that are allowed, after every update; or None.
+      forbid: (params, Forbidden) -> params that avoid these codes, as far as a record can; or None.
     """
 
     init: Callable[..., Params]
@@ -261,3 +307,5 @@ class Generator(NamedTuple):
     stages: tuple[Stage | CountStage, ...] = ()
     advance: Callable[..., Params] | None = None
     negative_log_likelihood: Callable[..., Any] | None = None
+    project: Callable[..., Params] | None = None
+    forbid: Callable[..., Params] | None = None

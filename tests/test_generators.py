@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from privsyn_jax.models import TABLE_GENERATORS as GENERATORS
-from privsyn_jax.models import USES_MARGINALS
+from privsyn_jax.models import USES_MARGINALS, USES_ONE_WAY
 from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 from privsyn_jax.training.marginals import Marginals
 
 CARDINALITIES = (3, 2, 4)
 RECORDS = np.array(list(itertools.product(*map(range, CARDINALITIES))), np.int32)
 SMALLER = {"autoregressive": (("num_layers", 1), ("num_calibration_rows", 512))}  # to compile faster
-CASES = [(name, SMALLER.get(name, ())) for name in GENERATORS] + [("autoregressive", (("variant", "masked_mlp"),))]
+CASES = [(name, SMALLER.get(name, ())) for name in GENERATORS] + [
+    ("autoregressive", (("variant", "masked_mlp"),)),
+    ("table_diffusion", (("kind", "gaussian"),)),
+    ("wgan", (("loss", "logistic"), ("penalty_weight", 10.0), ("weight_bound", 0.0))),
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *(str(v) for _, v in case[1] if type(v) is str)]))
@@ -125,4 +129,5 @@ def test_what_reads_no_record_is_finite_and_leaves_private_parameters_alone(case
 
 def test_marginals_are_bought_for_those_generators_that_use_them():
     calibrated = {name for name in GENERATORS if built(name, SMALLER.get(name, ()))[0].calibrate is not None}
-    assert calibrated == USES_MARGINALS
+    assert calibrated == USES_MARGINALS | USES_ONE_WAY
+    assert not USES_MARGINALS & USES_ONE_WAY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from privsyn_jax.data import adult, rand_hie, table
+from privsyn_jax.data import adult, mimic3, rand_hie, table
 from privsyn_jax.data.images import cifar10, digits, mnist, own, tfds
 from privsyn_jax.data.texts import grammar, imdb
 from privsyn_jax.data.texts import own as own_texts
@@ -34,6 +34,8 @@ DATASETS = {
     "grammar": Dataset(grammar.read_schema, grammar.load),
     "images": Dataset(own.read_schema, own.load),
     "imdb": Dataset(imdb.read_schema, imdb.load),
+    "mimic3": Dataset(mimic3.read_schema, mimic3.load),
+    "mimic3_demo": Dataset(mimic3.read_demo_schema, mimic3.load),
     "mnist": Dataset(mnist.read_schema, mnist.load),
     "rand_hie": Dataset(rand_hie.read_schema, rand_hie.load),
     "texts": Dataset(own_texts.read_schema, own_texts.load),

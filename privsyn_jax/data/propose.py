@@ -9,6 +9,9 @@ How facts are proposed:
 - point masses: the numbers that more than POINT_MASS_SHARE of the rows hold exactly;
 - num_records: the number of rows, rounded to two digits;
 - ids: texts that never repeat; columns named like an id, unless they hold few distinct values (codes).
+
+The unit column is the user's word. How many rows of a unit are read is a choice, not a fact: MAX_RECORDS_PER_UNIT is
+proposed whatever the rows are.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from privsyn_jax.data.validate import check_names, check_num_records
 from privsyn_jax.types import UserError
 
 MAX_CATEGORIES = 100
+MAX_RECORDS_PER_UNIT = 3  # noise grows with it
 POINT_MASS_SHARE = 0.05
 _MAX_CODES = 20  # distinct values up to which a repeating column named like an id is not one
 
@@ -43,28 +47,37 @@ _DATETIME_FORMATS = (  # month before day where a file fits both
 )
 
 
-def propose_schema(frame: pd.DataFrame, *, target: str | None = None, source: str = "the table") -> dict[str, Any]:
+def propose_schema(
+    frame: pd.DataFrame, *, target: str | None = None, unit: str | None = None, source: str = "the table"
+) -> dict[str, Any]:
     """A schema object, in the form of `schema_from_dict`, that `frame` conforms to.
 
     Args:
       frame: as `table.read_frame` gives it, or any DataFrame.
       target: column to predict in the evaluation; None is left for the user to fill in.
+      unit: column that says whose a row is, where somebody may own several.
       source: file name for messages.
 
     Raises:
-      UserError: repeated names, too few rows, a column without any value, or no column named `target`.
+      UserError: repeated names, too few rows, a column without any value, or no column named `target` or `unit`.
     """
     check_names(list(frame.columns), source)
     check_num_records(len(frame), source)
     names = [str(name) for name in frame.columns]
-    if target is not None and target not in names:
-        raise UserError(f"target {target!r} is no column of {source}: {nearest(target, names)}")
+    for key, named in (("target", target), ("unit", unit)):
+        if named is not None and named not in names:
+            raise UserError(f"{key} {named!r} is no column of {source}: {nearest(named, names)}")
+    if unit is not None and unit == target:
+        raise UserError(f"target and unit are both {unit!r}, and who a row belongs to is not learned: name two columns")
     columns = {}
     for i, name in enumerate(names):
         values = frame.iloc[:, i].reset_index(drop=True)
         present = values[~missing_mask(values)]
         if present.empty:
             raise UserError(f"column {name!r} of {source} has no value in any row: remove it")
+        if unit is not None and name == unit:
+            columns[name] = {"kind": "id"}
+            continue
         columns[name] = _propose_column(name, present, nullable=len(present) < len(values))
     return {
         "columns": columns,
@@ -72,20 +85,37 @@ def propose_schema(frame: pd.DataFrame, *, target: str | None = None, source: st
         "sensitive": [],
         "privacy_unit": "record",
         "num_records": _two_digits(len(frame)),
-        "declared_public": ["column names", "kinds", "num_records"],
+        "declared_public": ["column names", "kinds", "num_records", *(["num_units"] if unit is not None else [])],
+        **(_propose_units(frame, unit) if unit is not None else {}),
+    }
+
+
+def _propose_units(frame: pd.DataFrame, unit: str) -> dict[str, Any]:
+    num_units = _two_digits(frame.iloc[:, [str(name) for name in frame.columns].index(unit)].nunique())
+    return {
+        "privacy_unit": unit,
+        "unit_column": unit,
+        "max_records_per_unit": MAX_RECORDS_PER_UNIT,
+        "num_units": min(num_units, _two_digits(len(frame))),
     }
 
 
 def proposal_notes(frame: pd.DataFrame, proposal: dict[str, Any]) -> list[str]:
     """Sentences on what the owner should look at, for a proposal made from `frame`."""
     notes = []
+    if proposal.get("unit_column") is not None:
+        notes.append(
+            f"one value of {proposal['unit_column']!r} is one unit, protected with all of its rows: of each at most "
+            f"max_records_per_unit = {proposal['max_records_per_unit']} are read. More keep more of the table, with "
+            "noise that grows in proportion. Say in privacy_unit what a unit is."
+        )
     for i, (name, column) in enumerate(proposal["columns"].items()):
         values = frame.iloc[:, i]
         present = values[~missing_mask(values)]
-        if column["kind"] == "id" and present.duplicated().any():
+        if column["kind"] == "id" and present.duplicated().any() and name != proposal.get("unit_column"):
             notes.append(
-                f"{name!r} looks like an id and repeats: make it categorical if it is a code; if it says "
-                "who, a person has several rows and the guarantee is for one row, so say so in privacy_unit."
+                f"{name!r} looks like an id and repeats: make it categorical if it is a code; if it says who, a person "
+                f"has several rows and the guarantee is for one row: propose again with --unit {name}."
             )
         if column["kind"] == "categorical" and column["categories"] is None:
             notes.append(

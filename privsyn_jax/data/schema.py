@@ -22,7 +22,8 @@ COLUMN_KEYS = (
     "datetime_format",
     "declared_public",
 )
-SCHEMA_KEYS = ("columns", "target", "sensitive", "privacy_unit", "num_records", "declared_public")
+UNIT_KEYS = ("unit_column", "max_records_per_unit", "num_units")
+SCHEMA_KEYS = ("columns", "target", "sensitive", "privacy_unit", "num_records", "declared_public", *UNIT_KEYS)
 _LISTS = ("categories", "point_masses", "edges", "declared_public", "sensitive")
 
 
@@ -94,7 +95,7 @@ def schema_from_dict(content: Any, *, source: str = "the schema") -> Schema:
 
 
 def schema_to_dict(schema: Schema) -> dict[str, Any]:
-    """The JSON object from which `schema_from_dict` gives an equal Schema; column defaults are left out."""
+    """The JSON object from which `schema_from_dict` gives an equal Schema; what is at its default is left out."""
     return {
         "columns": {column.name: _write_column(column) for column in schema.columns},
         "target": schema.target,
@@ -102,6 +103,7 @@ def schema_to_dict(schema: Schema) -> dict[str, Any]:
         "privacy_unit": schema.privacy_unit,
         "num_records": schema.num_records,
         "declared_public": list(schema.declared_public),
+        **({key: getattr(schema, key) for key in UNIT_KEYS} if schema.unit_column is not None else {}),
     }
 
 

@@ -29,7 +29,8 @@ def check_schema(schema: Schema, *, source: str = "the schema") -> None:
 
     Rules: known kinds; public bounds for numeric, integer and datetime columns, lower < upper; categories
     non-empty, unique and distinguishable in a file; point masses within bounds; edges increasing from lower
-    to upper; unique column names; target and sensitive columns exist; two columns or more besides ids.
+    to upper; unique column names; target and sensitive columns exist; two columns or more besides ids; a unit column
+    of kind id, with a bound on its rows and a number of units, or none of the three.
     """
     _check_table(schema, source)
     for column in schema.columns:
@@ -76,6 +77,37 @@ def _check_table(schema: Schema, source: str) -> None:
         f"target {schema.target!r} of {source} is an id, which is never learned: choose another column",
     )
     _check_texts(schema.declared_public, f"declared_public of {source}")
+    _check_unit(schema, source)
+
+
+def _check_unit(schema: Schema, source: str) -> None:
+    name = schema.unit_column
+    if name is None:
+        for key in ("max_records_per_unit", "num_units"):
+            _require(
+                getattr(schema, key) is None,
+                f"{source} has {key} but no unit_column: name the column whose equal values belong to one unit",
+            )
+        return
+    if name not in schema.names:
+        raise UserError(f"unit_column {name!r} is no column of {source}: {nearest(name, schema.names)}")
+    _require(
+        schema[name].kind == "id",
+        f"unit_column {name!r} of {source} is of kind {schema[name].kind!r}, and who a row belongs to is not learned: "
+        "make it an id",
+    )
+    for key, example in (
+        ("max_records_per_unit", "how many rows of one unit are read at most, a small number: noise grows with it"),
+        ("num_units", "a public figure for the number of units, a rough one is enough"),
+    ):
+        value = getattr(schema, key)
+        _require(value is not None, f'{source} has the unit_column {name!r} and no {key}: add "{key}", {example}')
+        _require(_is_integer(value) and value > 0, f"{key} of {source} is {value!r}: give a positive whole number")
+    _require(
+        (schema.num_units or 0) <= schema.num_records,
+        f"{source} has num_units {schema.num_units} and num_records {schema.num_records}: every unit has a row, so "
+        "correct one of them",
+    )
 
 
 def _check_column(column: Column, place: str) -> None:

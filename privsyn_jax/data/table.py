@@ -15,6 +15,7 @@ import io
 import os
 import re
 import zlib
+from collections.abc import Collection
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +23,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from privsyn_jax.data import schema as schema_files
-from privsyn_jax.data.split import num_train_records, split_rows
+from privsyn_jax.data.schema_check import check_schema
+from privsyn_jax.data.split import split_units, training_part
+from privsyn_jax.data.units import check_apart
 from privsyn_jax.data.validate import check_names, conform
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.settings import DataSettings
@@ -33,10 +36,10 @@ SUFFIXES = (*_OPENERS, ".parquet")
 
 
 def read_schema(settings: DataSettings) -> Schema:
-    """The schema at `settings.schema`.
+    """The schema at `settings.schema`, with what the settings say instead.
 
-    Its num_records speaks of the whole table; where `load` holds rows out of `path`, the result's num_records
-    is that of the training part.
+    Its num_records and num_units speak of the whole table; where `load` holds rows out of `path`, the result's are
+    those of the training part.
     """
     if not settings.schema:
         raise UserError(
@@ -44,13 +47,17 @@ def read_schema(settings: DataSettings) -> Schema:
             "edit it, and give its path"
         )
     schema = schema_files.read_schema(settings.schema)
+    own = {"target": settings.target, "max_records_per_unit": settings.max_records_per_unit}
+    schema = dataclasses.replace(schema, **{key: value for key, value in own.items() if value})
+    check_schema(schema, source=settings.schema)
     if settings.test_path:
         return schema
-    return dataclasses.replace(schema, num_records=num_train_records(schema.num_records, settings.test_fraction))
+    return training_part(schema, settings.test_fraction)
 
 
 def load(settings: DataSettings, schema: Schema) -> Records:
-    """The records of `settings.path`; held out are those of `test_path`, or some of `path` by `split`.
+    """The records of `settings.path`; held out are those of `test_path`, or some of `path` by `split`. Of a unit that
+    owns several rows, no more than the schema allows are read, see `data.units`.
 
     Raises:
       UserError: a file is bad, or does not agree with the schema.
@@ -63,13 +70,20 @@ def load(settings: DataSettings, schema: Schema) -> Records:
         frame, outside = conform(read_frame(path), schema, out_of_bounds=settings.out_of_bounds, source=path)
         frames.append(frame)
         clamped |= {column: clamped.get(column, 0) + count for column, count in outside.items()}
-    train, test = frames if settings.test_path else split_rows(frames[0], settings.test_fraction)
-    content_hash = hashlib.sha256(b"".join(_file_digest(path) for path in paths)).hexdigest()
+    if settings.test_path:
+        train, test = frames
+        check_apart(train, test, schema, source=settings.test_path)
+    else:
+        train, test = split_units(frames[0], schema, settings.test_fraction)
+    content_hash = hashlib.sha256(b"".join(file_digest(path) for path in paths)).hexdigest()
     return Records(schema, Private(train), Private(test), content_hash, Private(clamped))
 
 
-def read_frame(path: str) -> pd.DataFrame:
+def read_frame(path: str, *, only: Collection[str] | None = None) -> pd.DataFrame:
     """The table at `path`: texts from CSV, typed columns from Parquet; no row is judged yet.
+
+    Args:
+      only: of a CSV, the columns to read, in capitals whatever the file has; by default all.
 
     Raises:
       UserError: the file is absent, empty, a folder, of an unknown format, not UTF-8, has repeated column
@@ -89,7 +103,7 @@ def read_frame(path: str) -> pd.DataFrame:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not content:
         raise UserError(f"{path} is empty: give a table with a header and rows")
-    return _read_parquet(content, path) if suffix == ".parquet" else _read_csv(content, suffix, path)
+    return _read_parquet(content, path) if suffix == ".parquet" else _read_csv(content, suffix, path, only)
 
 
 def _read_parquet(content: bytes, path: str) -> pd.DataFrame:
@@ -104,7 +118,7 @@ def _read_parquet(content: bytes, path: str) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def _read_csv(content: bytes, suffix: str, path: str) -> pd.DataFrame:
+def _read_csv(content: bytes, suffix: str, path: str, only: Collection[str] | None) -> pd.DataFrame:
     try:
         content = _OPENERS[suffix](content)
     except (OSError, EOFError, ValueError, zlib.error):
@@ -116,7 +130,9 @@ def _read_csv(content: bytes, suffix: str, path: str) -> pd.DataFrame:
             read_options=pyarrow.csv.ReadOptions(use_threads=False),  # only then do errors name the row
             parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=False,
+                include_columns=None if only is None else [name for name in names if name.upper() in only],
             ),
         )
     except pa.ArrowInvalid as error:
@@ -159,6 +175,7 @@ def _parse_error(message: str, path: str) -> str:
     return f"{path} cannot be parsed: check commas and quotes ({message.splitlines()[0][:100]})"
 
 
-def _file_digest(path: str) -> bytes:
+def file_digest(path: str) -> bytes:
+    """sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from privsyn_jax.data.casts import cast_column
 from privsyn_jax.data.schema_check import nearest
+from privsyn_jax.data.units import keep_rows, unit_names
 from privsyn_jax.types import Column, Schema, UserError
 
 MIN_RECORDS = 100  # fewer leave nothing to learn once noise is added
@@ -23,7 +24,8 @@ def conform(
 
     Texts of `categories.MISSING_TEXTS` count as missing unless they are categories. Moments with a time zone
     become UTC without one. A categorical column with unknown categories keeps every value as text.
-    Conforming twice changes nothing.
+    Where the schema has a unit column, at most max_records_per_unit rows of each unit are kept, by a public rule (see
+    `data.units`). Conforming twice changes nothing.
 
     Args:
       frame: [n, columns], as read from a file or given by the user.
@@ -35,7 +37,8 @@ def conform(
       (conforming frame, private count of clamped values for each column that had any).
 
     Raises:
-      UserError: columns differ from the schema, fewer than MIN_RECORDS rows, or a value does not fit.
+      UserError: columns differ from the schema, fewer than MIN_RECORDS rows or units, a value does not fit, or a row
+        does not say whose it is.
     """
     check_names(list(frame.columns), source)
     _compare_names(list(frame.columns), schema.names, source)
@@ -48,7 +51,15 @@ def conform(
         columns[column.name] = cast.values
         if cast.num_outside:
             clamped[column.name] = cast.num_outside
-    return pd.DataFrame(columns, columns=list(schema.names)), clamped
+    conforming = keep_rows(pd.DataFrame(columns, columns=list(schema.names)), schema, source=source)
+    if schema.unit_column is not None:
+        num_units = len(set(unit_names(conforming, schema)))
+        if num_units < MIN_RECORDS:
+            raise UserError(
+                f"{source} has rows of {num_units} different {schema.unit_column!r}, too few to learn from privately: "
+                f"give at least {MIN_RECORDS}"
+            )
+    return conforming, clamped
 
 
 def to_file_frame(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
-from privsyn_jax.synthesis.labelled import synthesize, wanted_classes
+from privsyn_jax.synthesis.labelled import refuse_constraints, synthesize, wanted_classes
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.warm_up import warm_up
 from privsyn_jax.transforms.images import ImageTransform
@@ -40,6 +40,7 @@ from privsyn_jax.workdir import PRIVATE_NOTICE
 def check(schema: ImageSchema, settings: Settings) -> None:
     """Raises UserError for conditions, a generator or a rule that do not fit the schema."""
     wanted_classes(schema, parse_conditions(settings.synthesis.conditions))
+    refuse_constraints(settings.synthesis.constraints)
     generator = build(settings, ImageTransform(schema))
     if settings.privacy.adaptive.rule == "loss":
         raise UserError(

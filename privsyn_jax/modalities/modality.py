@@ -18,8 +18,8 @@ class Modality(NamedTuple):
       loss_bound: transform -> public bound of a record's loss, or None.
       warm_up: (generator, settings, purchases, announce) -> function of params, see `dp_sgd.train`; or None.
       random_records: (settings, schema, rng) -> encoded records drawn evenly, as many as the public num_records.
-      synthesize: (generator, params, transform, *, num_samples, conditions, key) -> a tuple with `records`, `exact` and
-        `rejected_on` at least.
+      synthesize: (generator, params, transform, *, num_samples, conditions, constraints, key) -> a tuple with
+        `records`, `exact` and `rejected_on` at least.
       finish: (records, schema, dtypes) -> the form in which `Run.sample` hands them out.
       write: (records, schema, folder) -> None, writes the synthetic records to be released.
       released_files: what each file of a release is -> its name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,27 @@ from privsyn_jax import evaluation, report
 from privsyn_jax.data.dtypes import restore_dtypes
 from privsyn_jax.data.foreign import read_foreign
 from privsyn_jax.data.schema import schema_to_dict
+from privsyn_jax.data.units import require_bounded
 from privsyn_jax.data.validate import to_file_frame
 from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
 from privsyn_jax.files import write_json
 from privsyn_jax.modalities.modality import Modality
 from privsyn_jax.models import GENERATORS, TABLE_GENERATORS
+from privsyn_jax.models.units import of_units
 from privsyn_jax.plan import Plan, Release
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
+from privsyn_jax.synthesis.constraints import parse_constraints
 from privsyn_jax.synthesis.sampler import check_conditions, synthesize
 from privsyn_jax.training import dp_sgd
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer, fit_public, unknown_columns
 from privsyn_jax.transforms.grid import make_grid
-from privsyn_jax.types import Generator, Schema, UserError
+from privsyn_jax.types import Generator, Schema, UnitRows, UserError, num_units_of
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
 _UNKNOWN_CATEGORIES = 20  # assumed for a column whose categories are yet to be bought
@@ -44,6 +48,7 @@ def check(schema: Schema, settings: Settings) -> None:
     if settings.warm_start.images:
         raise UserError(f"warm_start.images is {settings.warm_start.images!r}, which is for images: set it to ''")
     check_conditions(schema, parse_conditions(settings.synthesis.conditions))
+    parse_constraints(settings.synthesis.constraints, schema)
     known = fit_public(schema, num_bins=2) if not unknown_columns(schema) else None
     build(settings, schema, known.cardinalities if known else (2,) * len(schema.modelled))
 
@@ -52,6 +57,9 @@ def buy(
     frame: Private[pd.DataFrame], schema: Schema, plan: Plan, settings: Settings, ledger: Ledger, noise: HostNoise
 ) -> Purchases:
     """Unknown categories, histograms, marginals."""
+    if plan.rows_per_unit != schema.rows_per_unit:
+        raise ValueError(f"the plan pays for {plan.rows_per_unit} rows per unit, the schema has {schema.rows_per_unit}")
+    frame = frame.map(partial(require_bounded, schema=schema))
     transform = fit_transform(frame, schema, plan, settings, ledger, noise)
     codes, cardinalities = frame.map(transform.encode), transform.cardinalities
     marginals = dp_sgd.buy_marginals(codes, cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise)
@@ -107,7 +115,7 @@ def _buy_categories(
 
 
 def build(settings: Settings, schema: Schema, cardinalities: tuple[int, ...]) -> Generator:
-    """The generator named by the settings, for columns with these numbers of codes.
+    """The generator named by the settings, for columns with these numbers of codes, which learns from whole units.
 
     Raises:
       UserError: an argument that the generator refuses, or a column order that is not one.
@@ -116,7 +124,7 @@ def build(settings: Settings, schema: Schema, cardinalities: tuple[int, ...]) ->
     make = GENERATORS[arguments.pop("name")]
     order = column_order(arguments.pop("column_order"), schema)
     try:
-        return make(cardinalities=cardinalities, column_order=order, **arguments)
+        return of_units(make(cardinalities=cardinalities, column_order=order, **arguments), schema.rows_per_unit)
     except (TypeError, ValueError) as error:
         raise UserError(f"the section model of the settings does not fit: {error}") from None
 
@@ -135,12 +143,17 @@ def column_order(names: tuple[str, ...], schema: Schema) -> tuple[int, ...]:
     return tuple(known.index(name) for name in names)
 
 
-def random_records(settings: Settings, schema: Schema, rng: np.random.Generator) -> tuple[Generator, np.ndarray]:
-    """(generator, random codes). Data-dependent bins are taken at the number aimed at."""
+def random_records(
+    settings: Settings, schema: Schema, rng: np.random.Generator
+) -> tuple[Generator, np.ndarray | UnitRows]:
+    """(generator, random codes). Data-dependent bins are taken at the number aimed at, units with all their rows."""
     grids = [make_grid(column, settings.transform.num_bins) for column in schema.modelled]
     cardinalities = tuple(grid.size or _UNKNOWN_CATEGORIES for grid in grids)
-    codes = rng.integers(cardinalities, size=(schema.num_records, len(cardinalities))).astype(np.int32)
-    return build(settings, schema, cardinalities), codes
+    generator, num_units, most = build(settings, schema, cardinalities), num_units_of(schema), schema.rows_per_unit
+    codes = rng.integers(cardinalities, size=(num_units * most, len(cardinalities))).astype(np.int32)
+    if most == 1:
+        return generator, codes
+    return generator, UnitRows(codes.reshape(num_units, most, -1), np.ones((num_units, most), bool))
 
 
 def write(frame: pd.DataFrame, schema: Schema, folder: Path) -> None:
@@ -216,6 +229,11 @@ def _build_for(settings: Settings, transform: Discretizer) -> Generator:
     return build(settings, transform.schema, transform.cardinalities)
 
 
+def _loss_bound(transform: Discretizer) -> float:
+    """Of a unit, all of whose codes are guessed evenly."""
+    return float(np.sum(np.log(transform.cardinalities))) * transform.schema.rows_per_unit
+
+
 def _no_warm_up(generator: Generator, settings: Settings, bought: Purchases, announce: Callable[[str], None]) -> None:
     """A table has purchased marginals to start from, by `calibrate`."""
 
@@ -226,7 +244,7 @@ TABLES = Modality(
     check=check,
     buy=buy,
     build_generator=_build_for,
-    loss_bound=lambda transform: float(np.sum(np.log(transform.cardinalities))),  # of guessing every code evenly
+    loss_bound=_loss_bound,
     warm_up=_no_warm_up,
     random_records=random_records,
     synthesize=synthesize,

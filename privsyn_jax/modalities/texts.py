@@ -28,7 +28,7 @@ from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
-from privsyn_jax.synthesis.labelled import synthesize, wanted_classes
+from privsyn_jax.synthesis.labelled import refuse_constraints, synthesize, wanted_classes
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.transforms.texts import TextTransform, public_transform
 from privsyn_jax.transforms.tokens import FIRST
@@ -45,6 +45,7 @@ def check(schema: TextSchema, settings: Settings) -> None:
     if settings.warm_start.images:
         raise UserError(f"warm_start.images is {settings.warm_start.images!r}, which is for images: set it to ''")
     wanted_classes(schema, parse_conditions(settings.synthesis.conditions))
+    refuse_constraints(settings.synthesis.constraints)
     if settings.privacy.adaptive.rule == "loss":
         raise UserError(
             "privacy.adaptive.rule='loss' needs a loss with a public bound, which text generators do not have: use "

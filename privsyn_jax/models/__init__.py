@@ -7,18 +7,27 @@ from privsyn_jax.models import (
     block_codes,
     class_gaussian,
     conditional_gan,
+    ctgan,
     dcgan,
     diffusion,
     language_model,
     mean_embedding,
     ngram,
+    table_diffusion,
     text_vae,
     tvae,
     vae_gan,
+    wgan,
     wgan_gp,
 )
 
-TABLE_GENERATORS = {"autoregressive": autoregressive.make, "tvae": tvae.make}
+TABLE_GENERATORS = {
+    "autoregressive": autoregressive.make,
+    "ctgan": ctgan.make,
+    "table_diffusion": table_diffusion.make,
+    "tvae": tvae.make,
+    "wgan": wgan.make,
+}
 IMAGE_GENERATORS = {
     "acgan": acgan.make,
     "beta_vae": beta_vae.make,
@@ -37,5 +46,6 @@ TEXT_GENERATORS = {
     "text_vae": text_vae.make,
 }
 GENERATORS = {**TABLE_GENERATORS, **IMAGE_GENERATORS, **TEXT_GENERATORS}
-USES_MARGINALS = frozenset({"autoregressive"})  # purchased ones, by `calibrate`
+USES_MARGINALS = frozenset({"autoregressive"})  # purchased ones of columns and of pairs, by `calibrate`
+USES_ONE_WAY = frozenset({"ctgan", "table_diffusion"})  # purchased ones of columns alone, by `calibrate`
 ONE_SHOT = frozenset({"class_gaussian", "mean_embedding", "ngram"})  # from a few noisy sums, by `stages`; no steps

@@ -176,6 +176,7 @@ def make(
         ),
         sample=functools.partial(_sample, jax.jit(functools.partial(_sample_block, logits, layout)), layout),
         exact_conditions=functools.partial(_exact_conditions, layout),
+        forbid=functools.partial(_forbid, layout),
     )
 
 
@@ -197,6 +198,20 @@ def _exact_conditions(layout, columns):
             break
         exact.append(column)
     return tuple(exact)
+
+
+def _forbid(layout, params, forbidden):
+    """Parameters under which a column never takes a forbidden code, nor one that an earlier column's code forbids."""
+    bias, tables = (np.array(params["public"][name]) for name in ("bias", "tables"))
+    place = {
+        column: slice(o, o + k) for column, o, k in zip(layout.order, layout.offsets, layout.cardinalities, strict=True)
+    }
+    for column, is_out in forbidden.codes.items():
+        bias[place[column]][is_out] = _NEVER
+    for (i, j), is_out in forbidden.pairs.items():
+        first, second, is_out = (i, j, is_out) if place[i].start < place[j].start else (j, i, is_out.T)
+        tables[place[first], place[second]][is_out] = _NEVER
+    return {**params, "public": {"bias": jnp.asarray(bias), "tables": jnp.asarray(tables)}}
 
 
 def _column_logits(logits, layout, params, flat_codes, position):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privsyn_jax.models.flat_codes import FlatCodes, check_hidden_dims
 from privsyn_jax.types import Generator
 
 _BLOCK = 1024  # records decoded at once
@@ -70,19 +71,11 @@ def make(
     del column_order
     if not isinstance(latent_dim, int) or latent_dim < 1:
         raise ValueError(f"latent_dim {latent_dim!r} must be a whole number, at least 1")
-    widths = tuple(hidden_dims) if isinstance(hidden_dims, Sequence) else ()
-    if not widths or any(not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(f"hidden_dims {hidden_dims!r} must be a list of whole numbers, each at least 1, as in (128,)")
+    widths = check_hidden_dims("hidden_dims", hidden_dims)
     if not 0 <= kl_weight < math.inf:
         raise ValueError(f"kl_weight {kl_weight} must be a finite number, 0 or more")
-    sizes = np.asarray(cardinalities)
-    offsets = (np.cumsum(sizes) - sizes).astype(np.int32)
-    num_codes = int(sizes.sum())
-    column_of_code = np.repeat(np.arange(len(sizes)), sizes)
-    own = (np.arange(len(sizes))[:, None] == column_of_code[None]).astype(np.float32)  # [d, S]
-    slots = np.arange(sizes.max())[None]  # of a column's codes, in a table [d, largest]; the last code fills a row
-    flat_codes = offsets[:, None] + np.minimum(slots, sizes[:, None] - 1)
-    encoder, decoder = Encoder(latent_dim, widths), Decoder(num_codes, widths)
+    codes = FlatCodes(tuple(cardinalities))
+    encoder, decoder = Encoder(latent_dim, widths), Decoder(codes.num_codes, widths)
 
     def encode(params, one_hot) -> tuple[jax.Array, jax.Array]:
         posterior: Any = encoder.apply({"params": params["private"]["encoder"]}, one_hot)
@@ -92,27 +85,21 @@ def make(
         logits: Any = decoder.apply({"params": params["private"]["decoder"]}, latent)
         return logits
 
-    def log_normalizers(logits):
-        """[d]: log-sum-exp of every column's logits. A product where a masked [d, S] table would be far slower."""
-        largest = jax.lax.stop_gradient(logits[flat_codes].max(axis=1))
-        scaled = jnp.exp(logits - largest[column_of_code])
-        return largest + jnp.log(jnp.matmul(own, scaled, precision=jax.lax.Precision.HIGHEST))
-
     init_encoder, init_decoder = jax.jit(encoder.init), jax.jit(decoder.init)
 
     def init(key):
         encoder_key, decoder_key = jax.random.split(key)
         private = {
-            "encoder": init_encoder(encoder_key, jnp.zeros(num_codes))["params"],
+            "encoder": init_encoder(encoder_key, jnp.zeros(codes.num_codes))["params"],
             "decoder": init_decoder(decoder_key, jnp.zeros(latent_dim))["params"],
         }
         return {"private": private, "public": {}}
 
     def private_loss(params, example, key):
-        one_hot = jnp.zeros(num_codes).at[example + offsets].set(1.0)
+        one_hot = codes.one_hot(example)
         mean, log_variance = encode(params, one_hot)
         logits = decode(params, mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, (latent_dim,)))
-        nll = log_normalizers(logits).sum() - jnp.sum(logits * one_hot)
+        nll = codes.log_normalizers(logits).sum() - jnp.sum(logits * one_hot)
         divergence = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
         return nll + kl_weight * divergence
 
@@ -120,8 +107,7 @@ def make(
     def sample_block(params, key):
         latent_key, code_key = jax.random.split(key)
         latents = jax.random.normal(latent_key, (_BLOCK, latent_dim))
-        logits = jax.vmap(decode, in_axes=(None, 0))(params, latents)[:, flat_codes]
-        return jax.random.categorical(code_key, jnp.where(slots < sizes[:, None], logits, -jnp.inf), axis=-1)
+        return codes.draw(jax.vmap(decode, in_axes=(None, 0))(params, latents), code_key)
 
     return Generator(
         init=init,

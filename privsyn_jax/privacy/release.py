@@ -1,6 +1,7 @@
 """Private statistics: each function returns a noisy value and the event that pays for it.
 
-Neighbouring relation throughout: add or remove one record. `noise_multiplier` is noise standard
+Neighbouring relation throughout: add or remove one record; of the counts of a table, also one unit with all of its
+rows, at most `rows_per_unit` of them: whoever passes the codes has seen to that. `noise_multiplier` is noise standard
 deviation divided by L2 sensitivity.
 """
 
@@ -24,21 +25,28 @@ _EMBEDDED_AT_ONCE = 512  # records
 
 
 def histograms(
-    codes: np.ndarray, cardinalities: Sequence[int], *, noise_multiplier: float, noise: HostNoise
+    codes: np.ndarray,
+    cardinalities: Sequence[int],
+    *,
+    noise_multiplier: float,
+    noise: HostNoise,
+    rows_per_unit: int = 1,
 ) -> tuple[list[np.ndarray], float, Event]:
     """Noisy counts of every column at once.
 
-    L2 sensitivity: sqrt(number of columns); one record adds one to one cell of each histogram.
+    L2 sensitivity: rows_per_unit * sqrt(number of columns); one row adds one to one cell of each histogram, and the
+    rows of one unit may all be alike.
 
     Args:
       codes: int [n, d], column j in [0, cardinalities[j]).
       cardinalities: public sizes of the d domains.
+      rows_per_unit: the most rows that are added or removed together.
 
     Returns:
       d float64 arrays [cardinalities[j]], the noise stddev of each cell, the event.
     """
     counts = [np.bincount(codes[:, j], minlength=size) for j, size in enumerate(cardinalities)]
-    stddev = noise_multiplier * math.sqrt(len(counts))
+    stddev = noise_multiplier * rows_per_unit * math.sqrt(len(counts))
     noisy = [count + noise.normal(count.shape, stddev=stddev) for count in counts]
     return noisy, stddev, _gaussian(noise_multiplier)
 
@@ -50,15 +58,16 @@ def pair_histograms(
     *,
     noise_multiplier: float,
     noise: HostNoise,
+    rows_per_unit: int = 1,
 ) -> tuple[dict[tuple[int, int], np.ndarray], float, Event]:
     """Noisy contingency tables of the given column pairs.
 
-    L2 sensitivity: sqrt(number of pairs); one record adds one to one cell of each table.
+    L2 sensitivity: rows_per_unit * sqrt(number of pairs); one row adds one to one cell of each table.
 
     Returns:
       {(i, j): float64 [cardinalities[i], cardinalities[j]]}, the noise stddev of each cell, the event.
     """
-    stddev = noise_multiplier * math.sqrt(len(pairs))
+    stddev = noise_multiplier * rows_per_unit * math.sqrt(len(pairs))
     noisy = {}
     for i, j in pairs:
         counts = contingency(codes[:, i], codes[:, j], cardinalities[i], cardinalities[j])
@@ -72,12 +81,13 @@ def dependence_scores(
     *,
     noise_multiplier: float,
     noise: HostNoise,
+    rows_per_unit: int = 1,
 ) -> tuple[dict[tuple[int, int], float], float, Event]:
-    """Noisy L1 distance, in records, of every pair's contingency table from independence.
+    """Noisy L1 distance, in rows, of every pair's contingency table from independence.
 
-    Independence is the outer product of *released* one-way counts, which are fixed when a record is
-    added; the record changes one cell of a table by one, so each score by at most one.
-    L2 sensitivity: sqrt(number of pairs).
+    Independence is the outer product of *released* one-way counts, which are fixed when a row is
+    added; the row changes one cell of a table by one, so each score by at most one.
+    L2 sensitivity: rows_per_unit * sqrt(number of pairs).
 
     Args:
       codes: int [n, d].
@@ -88,7 +98,7 @@ def dependence_scores(
     """
     sizes = [len(counts) for counts in one_way]
     pairs = [(i, j) for i in range(len(sizes)) for j in range(i + 1, len(sizes))]
-    stddev = noise_multiplier * math.sqrt(len(pairs))
+    stddev = noise_multiplier * rows_per_unit * math.sqrt(len(pairs))
     draws = noise.normal((len(pairs),), stddev=stddev)
     scores = {}
     for (i, j), draw in zip(pairs, draws, strict=True):
@@ -194,16 +204,19 @@ def categories(
     noise_multiplier: float,
     delta: float,
     noise: HostNoise,
+    values_per_unit: int = 1,
 ) -> tuple[list[list[Hashable]], Event, Event]:
     """The values that columns hold, for columns whose categories are not public.
 
-    Noisy counts of the values present; those above a threshold are released. A value that only the
-    added record holds has count one, and is released with probability at most delta / number of columns;
-    all else is one Gaussian release with L2 sensitivity sqrt(number of columns).
+    Noisy counts of the values present, in units that hold them; those above a threshold are released. A value that
+    only the added unit holds has count one; there are at most values_per_unit of them in a column, each released with
+    probability at most delta / (number of columns * values_per_unit); all else is one Gaussian release with L2
+    sensitivity sqrt(number of columns * values_per_unit).
 
     Args:
-      columns: for each column, its values (missing ones left out).
-      delta: probability, over all columns, that a value held by one record comes out.
+      columns: for each column, its values (missing ones left out), each once for every unit that holds it.
+      delta: probability, over all columns, that a value held by one unit comes out.
+      values_per_unit: distinct values that a unit adds to a column, at most.
 
     Returns:
       for each column the released values, sorted by their text; a Gaussian event; an approximate event.
@@ -211,8 +224,9 @@ def categories(
     Source: Wilkins et al. 2024, "Exact Privacy Analysis of the Gaussian Sparse Histogram Mechanism"
     (here with the simpler bound that adds the two deltas).
     """
-    stddev = noise_multiplier * math.sqrt(len(columns))
-    threshold = 1.0 + stddev * norm.isf(delta / len(columns))
+    most = len(columns) * values_per_unit  # counts that a unit moves, by one each
+    stddev = noise_multiplier * math.sqrt(most)
+    threshold = 1.0 + stddev * norm.isf(delta / most)
     released = []
     for values in columns:
         present: dict[Hashable, int] = {}

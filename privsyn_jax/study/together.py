@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from privsyn_jax.training.loop import Hook
 from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.together import fit_together
+from privsyn_jax.transforms import encode_units
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Generator, Params, Records, Schema
 
@@ -149,11 +151,11 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
     states = [state for _, state in beginnings]
     spendings = [dp_sgd.make_spending(one.plan, one.checked, one.attempt.ledger) for one in runs]
     codes = [one.codes.open(spending.receipt) for one, spending in zip(runs, spendings, strict=True)]
-    is_shared = all(np.array_equal(codes[0], other) for other in codes[1:])
+    is_shared = all(jax.tree.all(jax.tree.map(np.array_equal, codes[0], other)) for other in codes[1:])
     states = fit_together(
         step,
         states,
-        jnp.asarray(codes[0] if is_shared else np.stack(codes)),
+        jax.tree.map(jnp.asarray, codes[0] if is_shared else jax.tree.map(lambda *parts: np.stack(parts), *codes)),
         keys=[one.attempt.key for one in runs],
         spendings=spendings,
         records_are_shared=is_shared,
@@ -190,7 +192,7 @@ def make_ready(settings: Mapping[str, Any], records: Records, private: Path, run
     transform = bought.transform
     generator = TABLES.build_generator(checked, transform)
     assert isinstance(transform, Discretizer)
-    codes = records.train.map(transform.encode)
+    codes = records.train.map(partial(encode_units, transform))
     return Ready(settings, checked, plan, attempt, bought, codes, transform.cardinalities, generator)
 
 

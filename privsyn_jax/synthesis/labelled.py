@@ -30,13 +30,15 @@ def synthesize(
     *,
     num_samples: int,
     conditions: Mapping[str, Any] | None,
+    constraints: str = "",
     key: jax.Array,
 ) -> LabelledSynthesis:
     """Draws records of all classes evenly, or of those that conditions["label"] names: one name or a list of names.
 
     Raises:
-      UserError: another condition, or a class that the schema does not have.
+      UserError: another condition, a class that the schema does not have, or constraints, which are for tables.
     """
+    refuse_constraints(constraints)
     wanted = wanted_classes(transform.schema, conditions or {})
     if not wanted:
         return LabelledSynthesis(transform.decode(generator.sample(params, key, num_samples, {})), (), ())
@@ -49,6 +51,12 @@ def synthesize(
     ]
     drawn = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return LabelledSynthesis(transform.decode(drawn), (LABEL,), ())
+
+
+def refuse_constraints(constraints: str) -> None:
+    """Raises UserError where there are any."""
+    if constraints:
+        raise UserError("synthesis.constraints is for tables, and these are images or texts: set it to ''")
 
 
 def wanted_classes(schema: ImageSchema | TextSchema, conditions: Mapping[str, Any]) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from privsyn_jax.data.categories import category_text
+from privsyn_jax.synthesis.constraints import forbidden, parse_constraints, repaired
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import CATEGORICAL_KINDS, NUMERIC_KINDS, Column, Generator, Params, Schema, UserError
 
@@ -25,7 +26,8 @@ class Synthesis(NamedTuple):
     exact: tuple[str, ...]  # columns fixed before drawing
     rejected_on: tuple[str, ...]  # columns met by drawing again
     drawn: int  # rows drawn in all
-    accepted: int  # rows that met every condition
+    accepted: int  # rows that met every condition and kept every rule
+    broken: dict[str, int]  # rule -> rows that broke it
 
 
 def synthesize(
@@ -35,16 +37,18 @@ def synthesize(
     *,
     num_samples: int,
     conditions: Mapping[str, Any] | None,
+    constraints: str = "",
     key: jax.Array,
 ) -> Synthesis:
-    """Draws records that meet the conditions.
+    """Draws records that meet the conditions and keep the rules.
 
     A condition is a value, a list of values, or {"min": ..., "max": ...} (either may be left out). Single
     values of categorical columns that the generator draws first are fixed exactly; for the rest,
-    rows are drawn again, at most `_MAX_ROUNDS` times.
+    rows are drawn again, at most `_MAX_ROUNDS` times. So are rows that break a rule of `constraints`, see
+    `constraints.parse_constraints`.
 
     Raises:
-      UserError: an impossible condition, or no row that meets it.
+      UserError: an impossible condition or rule, or too few rows that meet them.
     """
     conditions = dict(conditions or {})
     columns = transform.schema.modelled
@@ -58,15 +62,24 @@ def synthesize(
     fixed = {j: single[j] for j in generator.exact_conditions(tuple(single))}
     exact = tuple(columns[j].name for j in fixed)
     rest = {name: wanted for name, wanted in conditions.items() if name not in exact}
+    rules = parse_constraints(constraints, transform.schema)
+    broken = {rule.text: 0 for rule in rules}
+    if rules and generator.forbid is not None:
+        params = generator.forbid(params, forbidden(rules, transform))
+    is_bound = bool(rest or rules)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(key, 0))).tolist())
     kept, drawn, accepted = [], 0, 0
-    for number in range(_MAX_ROUNDS if rest else 1):
+    for number in range(_MAX_ROUNDS if is_bound else 1):
         missing = num_samples - accepted
-        size = missing if not rest else max(_SMALLEST_ROUND, int(1.2 * missing * drawn / max(accepted, 1)))
+        size = missing if not is_bound else max(_SMALLEST_ROUND, int(1.2 * missing * drawn / max(accepted, 1)))
         size = min(size, max(8 * num_samples, _SMALLEST_ROUND))
         codes = generator.sample(params, jax.random.fold_in(key, 1 + number), size, fixed)
-        frame = transform.decode(codes, rng)
+        frame = repaired(rules, transform.decode(codes, rng))
         meets = np.ones(len(frame), bool)
+        for rule in rules:
+            keeps = rule.kept(frame)
+            broken[rule.text] += int((~keeps).sum())
+            meets = meets & keeps
         for name, wanted in rest.items():
             meets = meets & _meets(frame[name], transform.schema[name], wanted)
         kept.append(frame[meets])
@@ -74,15 +87,28 @@ def synthesize(
         if accepted >= num_samples:
             break
     if accepted < num_samples:
-        raise UserError(
-            f"only {accepted} of {drawn} drawn rows meet the condition on {', '.join(rest)}, {num_samples} were asked "
-            "for: ask for fewer rows or a wider condition, or put the column first in model.column_order"
-        )
+        raise UserError(_too_few(num_samples, drawn, accepted, tuple(rest), broken))
     frame = pd.concat(kept, ignore_index=True).iloc[:num_samples]
     for column in transform.schema.columns:
         if column.kind == "id":
             frame[column.name] = np.arange(1, num_samples + 1)
-    return Synthesis(frame, exact, tuple(rest), drawn, accepted)
+    return Synthesis(frame, exact, tuple(rest), drawn, accepted, broken)
+
+
+def _too_few(num_samples: int, drawn: int, accepted: int, columns: tuple[str, ...], broken: Mapping[str, int]) -> str:
+    """Why there are not as many records as asked for, and what helps."""
+    found = f"only {accepted} of {drawn} drawn rows"
+    if not broken:
+        return (
+            f"{found} meet the condition on {', '.join(columns)}, {num_samples} were asked for: ask for fewer rows or "
+            "a wider condition, or put the column first in model.column_order"
+        )
+    worst = max(broken, key=lambda text: broken[text])
+    also = f" and meet the condition on {', '.join(columns)}" if columns else ""
+    return (
+        f"{found} keep the rules{also}, {num_samples} were asked for; {broken[worst]} broke {worst}: ask for fewer "
+        "rows, or correct the rule in synthesis.constraints"
+    )
 
 
 def check_conditions(schema: Schema, conditions: Mapping[str, Any]) -> None:

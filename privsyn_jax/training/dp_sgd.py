@@ -24,7 +24,7 @@ from privsyn_jax.settings import Settings
 from privsyn_jax.training import loop, processes
 from privsyn_jax.training.attempt import TRAINING, Attempt
 from privsyn_jax.training.marginals import Marginals, choose_pairs
-from privsyn_jax.training.optimizer import cosine_adam
+from privsyn_jax.training.optimizer import cosine_adam, projected
 from privsyn_jax.training.placement import automatic_microbatch_size, place
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, LossQuery, PublicUpdate, QuantileClip, computed_in
@@ -43,40 +43,42 @@ def buy_marginals(
     ledger: Ledger,
     noise: HostNoise,
 ) -> Marginals | None:
-    """The marginals that the plan has a budget for, or None.
+    """The marginals that the plan has a budget for: of columns, and of pairs of them; None without any.
 
     Args:
-      codes: int32 [n, d].
-      one_way: counts released before, by the transform; None buys them here.
+      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
+      one_way: counts released before, by the transform; None buys them here, if the plan does.
     """
     scores_plan, pairs_plan = plan.release("pair scores"), plan.release("pair marginals")
-    if scores_plan is None or pairs_plan is None:
-        return None
+    common: dict[str, Any] = {"noise": noise, "rows_per_unit": plan.rows_per_unit}
     if one_way is None:
         histograms = plan.release("histograms")
-        assert histograms is not None
+        if histograms is None:
+            return None
         receipt = ledger.charge(
             histograms.name, "the codes of all columns", "noisy counts of every column", histograms.event, upto=1
         )
         noisy, stddev, event = release.histograms(
-            codes.open(receipt), cardinalities, noise_multiplier=histograms.noise_multiplier, noise=noise
+            codes.open(receipt), cardinalities, noise_multiplier=histograms.noise_multiplier, **common
         )
         check_charged([histograms.event], [event])
         total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
         counts = [release.project_to_counts(values, total) for values in noisy]
         one_way = OneWay(counts, [np.full(len(values), stddev) for values in counts])
+    if scores_plan is None or pairs_plan is None:
+        return Marginals(one_way.counts, one_way.stddev, {}, 0.0)
     what = "noisy distance of every pair from independence"
     receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event, upto=1)
     scores, _, event = release.dependence_scores(
-        codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, noise=noise
+        codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, **common
     )
     check_charged([scores_plan.event], [event])
-    chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier)
+    chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier * plan.rows_per_unit)
     receipt = ledger.charge(
         pairs_plan.name, f"{len(chosen)} pairs of columns", "noisy contingency tables", pairs_plan.event, upto=1
     )
     pairs, stddev, event = release.pair_histograms(
-        codes.open(receipt), cardinalities, chosen, noise_multiplier=pairs_plan.noise_multiplier, noise=noise
+        codes.open(receipt), cardinalities, chosen, noise_multiplier=pairs_plan.noise_multiplier, **common
     )
     check_charged([pairs_plan.event], [event])
     return Marginals(one_way.counts, one_way.stddev, pairs, stddev)
@@ -104,7 +106,8 @@ def make_step(
             training.generator_batch_size,
             training.critic_steps,
         )
-    automatic = automatic_microbatch_size(plan.expected_batch_size, training.num_devices or jax.device_count())
+    num_devices = training.num_devices or jax.device_count()
+    automatic = automatic_microbatch_size(plan.expected_batch_size, num_devices, plan.rows_per_unit)
     clip, loss_share = privacy.adaptive_clip, plan.adaptive.loss_share if plan.adaptive is not None else 0.0
     assert generator.private_loss is not None
     return DPStep(
@@ -140,10 +143,11 @@ def make_spending(plan: Plan, settings: Settings, ledger: Ledger, *, first_step:
     """Charges training as the plan has it; the ledger's origin begins with `first_step`."""
     clip = settings.privacy.adaptive_clip.target_quantile
     bound = f"the norm of their quantile {clip:g}" if clip else f"L2 norm {plan.levels[0].l2_clip_norm:g}"
+    whose = "record" if plan.rows_per_unit == 1 else f"unit, summed over its rows (at most {plan.rows_per_unit})"
     account = Account(
         ledger,
         TRAINING,
-        "the gradient of every sampled record",
+        f"the gradient of every sampled {whose}",
         f"DP-SGD: noisy sums of gradients clipped to {bound}",
     )
     multiple = settings.training.steps_per_dispatch
@@ -226,6 +230,8 @@ def begin(
     if warm_up is not None:
         params = warm_up(params)
     optimizer = cosine_adam(settings.training.learning_rate, plan.num_steps, b1=settings.training.adam_b1)
+    if generator.project is not None:
+        optimizer = projected(optimizer, generator.project)
     step = make_step(generator, optimizer, plan, settings, loss_bound=loss_bound)
     public_optimizer = step.public_update.optimizer if step.public_update is not None else None
     return step, initial_state(

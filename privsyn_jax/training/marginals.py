@@ -28,6 +28,9 @@ def choose_pairs(
     independent table; both are subtracted by their expectation. Buying m tables at once gives every
     cell noise of stddev noise_multiplier * sqrt(m), so a table of c cells gets expected L1 noise
     c * stddev * sqrt(2 / pi), against the dependence that it shows. Post-processing of released values.
+
+    Args:
+      noise_multiplier: noise stddev of a table that is bought alone.
     """
     mean_absolute = np.sqrt(2 / np.pi)
     total = one_way.counts[0].sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,3 +33,14 @@ def cosine_adam(learning_rate: float, num_steps: int, *, b1: float = 0.9) -> opt
         return jax.tree.map(lambda leaf: -rate * leaf, updates), PeakState(state.count + 1, state.peak)
 
     return optax.chain(optax.scale_by_adam(b1=b1), optax.GradientTransformation(init, update))  # type: ignore[arg-type]
+
+
+def projected(optimizer: optax.GradientTransformation, project: Callable[[Any], Any]) -> optax.GradientTransformation:
+    """The optimizer, and after each update a projection of the parameters, which is post-processing of them."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        changes, state = optimizer.update(updates, state, params)
+        allowed = project(optax.apply_updates(params, changes))
+        return jax.tree.map(jnp.subtract, allowed, params), state
+
+    return optax.GradientTransformation(optimizer.init, update)

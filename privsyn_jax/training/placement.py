@@ -15,14 +15,14 @@ from privsyn_jax.training.parallel import DataParallel
 from privsyn_jax.training.step import DPStep, many_steps
 from privsyn_jax.types import UserError
 
-_CPU_MICROBATCH_SIZE = 64  # activations of small networks then stay in the cache
+_CPU_MICROBATCH_SIZE = 64  # records; activations of small networks then stay in the cache
 _SHARE_OF_MEMORY = 0.5  # that records may take of a device's
 
 
-def automatic_microbatch_size(expected_batch_size: float, num_devices: int = 1) -> int:
+def automatic_microbatch_size(expected_batch_size: float, num_devices: int = 1, rows_per_unit: int = 1) -> int:
     """One microbatch holds nearly every device's part of a draw, except on CPU, where small ones are faster."""
     if jax.default_backend() == "cpu":
-        return _CPU_MICROBATCH_SIZE
+        return max(1, _CPU_MICROBATCH_SIZE // rows_per_unit)
     part = expected_batch_size / num_devices
     return 8 * math.ceil((part + 4 * math.sqrt(part)) / 8)
 

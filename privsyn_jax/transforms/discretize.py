@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from privsyn_jax.data.schema import schema_from_dict, schema_to_dict
+from privsyn_jax.data.units import unit_names
 from privsyn_jax.privacy import release
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.transforms.grid import Grid, make_grid
-from privsyn_jax.types import CATEGORICAL_KINDS, Schema
+from privsyn_jax.transforms.units import group_rows
+from privsyn_jax.types import CATEGORICAL_KINDS, Schema, UnitRows
 
 
 class OneWay(NamedTuple):
@@ -48,6 +50,13 @@ class Discretizer:
         """int32 [n, d] of a frame that conforms to the schema."""
         cells = encode_cells(self.grids, frame)
         return np.stack([bins[cells[:, j]] for j, bins in enumerate(self.bin_of_cell)], axis=1).astype(np.int32)
+
+    def encode_units(self, frame: pd.DataFrame) -> np.ndarray | UnitRows:
+        """One example per unit, which is what is drawn and clipped: `encode`, or the rows of every unit together."""
+        codes, schema = self.encode(frame), self.schema
+        if schema.rows_per_unit == 1:
+            return codes
+        return group_rows(codes, pd.factorize(unit_names(frame, schema))[0], schema.rows_per_unit)
 
     def decode(self, codes: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
         """Frame in canonical dtypes; draws a cell within the bin, then a value within the cell."""
@@ -116,12 +125,16 @@ def fit_purchased(
       frame: private records that conform to the schema.
       num_bins: bins aimed at per numeric column; a cell heavier than 1 / num_bins stays a bin of its own.
       num_cells: cells of the fine public grid of a numeric column.
-      noise_multiplier: of the release (L2 sensitivity sqrt(number of columns)).
+      noise_multiplier: of the release (L2 sensitivity: rows per unit * sqrt(number of columns)).
     """
     grids = tuple(make_grid(column, num_cells) for column in schema.modelled)
     cells = encode_cells(grids, frame)
     noisy, stddev, event = release.histograms(
-        cells, [grid.size for grid in grids], noise_multiplier=noise_multiplier, noise=noise
+        cells,
+        [grid.size for grid in grids],
+        noise_multiplier=noise_multiplier,
+        noise=noise,
+        rows_per_unit=schema.rows_per_unit,
     )
     total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
     smooth = [release.project_to_counts(counts, total) for counts in noisy]
@@ -140,8 +153,10 @@ def buy_categories(
     Values that do not come out are coded as missing, so the columns become nullable. Nothing may come out at all.
     """
     unknown = unknown_columns(schema)
-    values = [frame[name].dropna().tolist() for name in unknown]
-    released, *events = release.categories(values, noise_multiplier=noise_multiplier, delta=delta, noise=noise)
+    values = [_values_once_per_unit(frame, name, schema) for name in unknown]
+    released, *events = release.categories(
+        values, noise_multiplier=noise_multiplier, delta=delta, noise=noise, values_per_unit=schema.rows_per_unit
+    )
     found = dict(zip(unknown, released, strict=True))
     columns = tuple(
         dataclasses.replace(column, categories=tuple(found[column.name]), nullable=True)
@@ -150,6 +165,15 @@ def buy_categories(
         for column in schema.columns
     )
     return dataclasses.replace(schema, columns=columns), events
+
+
+def _values_once_per_unit(frame: pd.DataFrame, name: str, schema: Schema) -> list[Any]:
+    """The values of a column, each as often as units hold it."""
+    values: Any = frame[name].dropna()
+    if schema.rows_per_unit > 1:
+        owners = pd.Series(unit_names(frame, schema), index=frame.index)[values.index]
+        values = values[~pd.DataFrame({"owner": owners, "value": values}).duplicated()]
+    return values.tolist()
 
 
 def unknown_columns(schema: Schema) -> list[str]:
