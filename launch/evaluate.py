@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="resamples that downstream models are trained on besides, for intervals and tests (default: as the run "
         "has it; of files 5 for tables, 0 for images and texts)",
     )
+    parser.add_argument(
+        "--constraints", help="rules that every row of a table should keep, JSON, as synthesis.constraints; for files"
+    )
     parser.add_argument("--baseline", help="folder of an earlier evaluation to compare with: a --workdir or an --out")
     parser.add_argument("--baseline-name", help="what to call it (default: the folder's name)")
     return guarded(parser, _evaluate, arguments)
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     if options.baseline_name is not None and options.baseline is None:
         raise UserError("--baseline-name is given without --baseline: give the folder of the evaluation too")
-    given = [name for name in (*_FILES, "out") if getattr(options, name) is not None]
+    given = [name for name in (*_FILES, "out", "constraints") if getattr(options, name) is not None]
     if options.workdir is not None:
         if given:
             raise UserError(
@@ -86,10 +89,11 @@ def _evaluate_files(options: argparse.Namespace) -> int:
     from privsyn_jax.evaluation import headline
     from privsyn_jax.evidence import Files, evaluate_files
     from privsyn_jax.report.summary import metric_lines
-    from privsyn_jax.settings import Settings
+    from privsyn_jax.settings import Settings, SynthesisSettings
 
     files = Files(**{name: getattr(options, name) for name in _FILES})
-    settings = _with_seeds(Settings(seed=options.seed), options.num_seeds)
+    synthesis = SynthesisSettings(constraints=options.constraints or "")
+    settings = _with_seeds(Settings(seed=options.seed, synthesis=synthesis), options.num_seeds)
     names, baseline = names_of(options.attacks), _baseline(options)
     page, metrics, lines = evaluate_files(files, options.out, settings, attacks=names, announce=say, baseline=baseline)
     print("\n".join([f"page (private)  {page}", *metric_lines(headline(metrics)), *lines]))

@@ -30,6 +30,7 @@ from privsyn_jax.privacy.guard import PrivateFolder
 from privsyn_jax.refuse import one_of
 from privsyn_jax.settings import DataSettings, Settings, settings_from_dict
 from privsyn_jax.shadows import shadow_attack
+from privsyn_jax.synthesis.labelled import refuse_constraints
 from privsyn_jax.types import AnySchema, Schema, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE, Workdir, open_workdir
 
@@ -164,6 +165,8 @@ def evaluate_files(
     schema = any_schema_from_dict(read_json(files.schema, propose_from=files.real_train), source=files.schema)
     modality = modality_of(schema)
     check_attacks(modality, attacks)
+    if not isinstance(schema, Schema):
+        refuse_constraints(settings.synthesis.constraints)
     data = DataSettings(
         name=_SOURCES[modality.name], path=files.real_train, test_path=files.real_test, schema=files.schema
     )

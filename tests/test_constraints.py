@@ -97,10 +97,21 @@ def test_only_listed_combinations_are_drawn():
     assert set(zip(known["sex"], known["title"], strict=True)) == {("f", "Ms"), ("f", "Dr"), ("m", "Mr")}
 
 
-def test_a_combination_may_hold_numbers_as_any_text_of_them():
-    rule = {"kind": "fixed_combinations", "columns": ["sex", "start"], "rows": [["f", 3], ["m", "4"], ["m", 5.0]]}
+def test_a_combination_may_hold_numbers():
+    rule = {"kind": "fixed_combinations", "columns": ["sex", "start"], "rows": [["f", 3], ["m", 4], ["m", 5.0]]}
     drawn = draw(rule, num_samples=50).records
     assert set(zip(drawn["sex"], drawn["start"], strict=True)) == {("f", 3), ("m", 4), ("m", 5)}
+
+
+def test_booleans_are_listed_by_their_labels_or_as_such():
+    schema = Schema((Column("a", "boolean", categories=("no", "yes")), Column("b", "boolean")), num_records=10)
+    rule = {"kind": "fixed_combinations", "columns": ["a", "b"], "rows": [["yes", True], [False, False]]}
+    (parsed,) = parse_constraints(json.dumps([rule]), schema)
+    frame = pd.DataFrame({"a": [True, True, False, False], "b": [True, False, True, False]})
+    assert parsed.kept(frame).tolist() == [True, False, False, True]
+    np.testing.assert_array_equal(
+        forbidden([parsed], fit_public(schema, num_bins=2)).pairs[0, 1], [[False, True], [True, False]]
+    )
 
 
 def test_a_total_is_the_sum_of_its_parts_and_within_its_bounds():
@@ -203,6 +214,9 @@ def test_a_saved_generator_keeps_its_rules(tmp_path):
         ('[{"kind": "inequality", "low": "born", "high": "start"}]', "a date with a number"),
         ('[{"kind": "fixed_combinations", "columns": ["sex"], "rows": [["f"]]}]', "at least 2"),
         ('[{"kind": "fixed_combinations", "columns": ["sex", "title"], "rows": [["f"]]}]', "combinations of 2 values"),
+        ('[{"kind": "fixed_combinations", "columns": ["sex", "start"], "rows": [["x", 1]]}]', "no category of 'sex'"),
+        ('[{"kind": "fixed_combinations", "columns": ["sex", "start"], "rows": [["f", "1"]]}]', "list numbers"),
+        ('[{"kind": "fixed_combinations", "columns": ["sex", "born"], "rows": [["f", 1]]}]', "list numbers"),
         ('[{"kind": "sum", "columns": ["start", "height"], "total": "total"}]', "declare it numeric"),
         ('[{"kind": "sum", "columns": ["start", "total"], "total": "total"}]', "another column as total"),
         ('[{"kind": "sum", "columns": ["end"], "total": "start"}]', "make start nullable"),

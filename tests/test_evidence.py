@@ -100,6 +100,23 @@ def test_an_odd_table_gets_numbers_or_reasons(files, workdir, tmp_path, capsys):
         assert all(np.isfinite(list(interval.values())).all() for interval in result["metrics"].values())
 
 
+def test_rules_are_asked_of_synthetic_and_of_real_rows(files, workdir, tmp_path):
+    synthetic = pd.read_csv(workdir / "release/synthetic.csv")
+    limit = float(synthetic["disea"].median())
+    rule = f'--constraints=[{{"kind": "range", "column": "disea", "max": {limit}}}]'
+    arguments = [rule, "--attacks=none"]
+    assert evaluate.main(options(files, workdir / "release/synthetic.csv", tmp_path / "out", *arguments)) == 0
+    (row,) = (
+        row for row in read(tmp_path / "out/private/evaluation/metrics.json") if row["metric"] == "rules_kept_rate"
+    )
+    assert row["value"] == (synthetic["disea"] <= limit).mean() < 1
+    assert row["reference"] == (pd.read_csv(files / "test.csv")["disea"] <= limit).mean() < 1
+    synthetic.drop(columns="disea").to_csv(tmp_path / "without.csv", index=False)
+    assert evaluate.main(options(files, tmp_path / "without.csv", tmp_path / "other", *arguments)) == 0
+    skipped = read(tmp_path / "other/private/evaluation/details.json")["skipped"]
+    assert "rules_kept_rate: column 'disea', which a rule is about, is not in the synthetic table." in skipped
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -108,6 +125,7 @@ def test_an_odd_table_gets_numbers_or_reasons(files, workdir, tmp_path, capsys):
         (["--schema=nowhere.json"], "schema nowhere.json does not exist"),
         (["--attacks=magic"], "the attack is 'magic': use 'shadow_posteriors' or "),
         (["--workdir=x"], "--real-train is for files of any origin, --workdir for a run"),
+        (["--constraints=[1]"], "rule 1 of synthesis.constraints is 1: give an object"),
     ],
 )
 def test_bad_files_are_one_sentence(files, workdir, tmp_path, capsys, change, message):

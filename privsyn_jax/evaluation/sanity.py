@@ -9,6 +9,7 @@ import pandas as pd
 
 from privsyn_jax.evaluation import encode
 from privsyn_jax.evaluation.rows import Rows
+from privsyn_jax.synthesis.constraints import Rule
 from privsyn_jax.types import NUMERIC_KINDS, Column
 
 
@@ -55,6 +56,17 @@ def sanity_rows(
     for column, values, references in zip(columns, *allowed, strict=True):
         share = (values.mean(), references.mean())
         rows.add("within_bounds_rate", *share, higher_is_better=True, column=column.name)
+    return rows
+
+
+def rule_rows(rules: Sequence[Rule], test: pd.DataFrame, synthetic: pd.DataFrame, *, seed: int) -> Rows:
+    """rules_kept_rate: share of rows that break none of the rules; reference: of real test. One row, if any rules."""
+    rows, absent = Rows("sanity", seed), [name for rule in rules for name in rule.columns if name not in synthetic]
+    if absent:
+        rows.skip("rules_kept_rate", f"column {absent[0]!r}, which a rule is about, is not in the synthetic table")
+    elif rules:
+        kept = (np.mean(np.all([rule.kept(table) for rule in rules], axis=0)) for table in (synthetic, test))
+        rows.add("rules_kept_rate", *kept, higher_is_better=True)
     return rows
 
 

@@ -19,6 +19,7 @@ from privsyn_jax.data.schema import schema_to_dict
 from privsyn_jax.data.units import require_bounded
 from privsyn_jax.data.validate import to_file_frame
 from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
+from privsyn_jax.evaluation.sanity import rule_rows
 from privsyn_jax.files import write_json
 from privsyn_jax.modalities.modality import Modality
 from privsyn_jax.models import GENERATORS, TABLE_GENERATORS
@@ -172,14 +173,16 @@ def evaluate(
     announce: Callable[[str], None],
 ) -> None:
     del run, announce
+    rules = parse_constraints(settings.synthesis.constraints, schema)
     result = evaluation.evaluate(schema, train, test, synthetic, seed=settings.seed, settings=settings.evaluation)
-    write_json(folder / "metrics.json", result.metrics)
+    on_rules = rule_rows(rules, test, synthetic, seed=settings.seed)
+    write_json(folder / "metrics.json", [*result.metrics, *on_rules.metrics])
     conditions = [_CONDITIONED] if settings.synthesis.conditions else []
     details = {
         "notice": PRIVATE_NOTICE,
         "curves": result.curves,
         "pair_errors": result.pair_errors,
-        "skipped": [*conditions, *result.skipped],
+        "skipped": [*conditions, *result.skipped, *on_rules.skipped],
         "tests": result.tests,
         "fairness": result.fairness,
     }

@@ -55,9 +55,9 @@ class Rule:
     def kept(self, frame: pd.DataFrame) -> np.ndarray:
         """Bool [n]: the records that do not break the rule."""
         kept = np.ones(len(frame), bool)
-        concerned = frame[list(self.columns)].notna().all(axis=1).to_numpy(bool)
+        concerned = np.asarray(frame[list(self.columns)].notna()).all(axis=1)
         if concerned.any():
-            found = np.asarray(self.keeps(frame[concerned]))
+            found = np.asarray(self.keeps(pd.DataFrame(frame[concerned])))
             if found.shape != (int(concerned.sum()),) or found.dtype != bool:
                 raise UserError(
                     f"the rule {self.text} gave {found.dtype} {list(found.shape)} for {int(concerned.sum())} records: "
@@ -81,10 +81,10 @@ class CodeValues(NamedTuple):
     texts: np.ndarray
     is_missing: np.ndarray
 
-    def holds(self, value: Any, column: Column) -> np.ndarray:
-        """Bool [k]: whether a code can stand for the value."""
+    def holds(self, value: str, column: Column) -> np.ndarray:
+        """Bool [k]: whether a code can stand for the value with this text."""
         if column.kind not in NUMERIC_KINDS:
-            return self.texts == category_text(value)
+            return self.texts == value
         number = _number(value, column)
         return (self.low <= number) & (number <= self.high)
 
@@ -238,7 +238,9 @@ def _fixed_combinations(entry: dict, place: str, schema: Schema) -> Rule:
     rows = entry["rows"]
     if not isinstance(rows, list) or not rows or any(not isinstance(r, list) or len(r) != len(names) for r in rows):
         raise UserError(f'{place} has no usable "rows": list combinations of {len(names)} values, one for each column')
-    allowed = {tuple(category_text(value) for value in row) for row in rows}
+    columns = [schema[name] for name in names]
+    rows = [[_value_text(value, column, place) for value, column in zip(row, columns, strict=True)] for row in rows]
+    allowed = {tuple(row) for row in rows}
 
     def keeps(frame):
         values = zip(*(frame[name].map(category_text) for name in names), strict=True)
@@ -301,6 +303,21 @@ _MAKE = {
     "sum": _sum,
     "custom": _custom,
 }
+
+
+def _value_text(value: Any, column: Column, place: str) -> str:
+    """The text of a value of the column as a frame holds it; a boolean may be written by its labels."""
+    text = category_text(value)
+    if column.kind in NUMERIC_KINDS:
+        if column.kind == "datetime" or not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{place} lists {value!r} for the column {column.name!r}: list numbers or categories")
+        return text
+    if column.kind == "boolean" and text in map(category_text, column.categories or ()):
+        return str(bool([category_text(label) for label in column.categories or ()].index(text)))
+    if column.values and text not in map(category_text, column.values):
+        known = ", ".join(map(category_text, column.categories or column.values))
+        raise UserError(f"{place} lists {value!r}, which is no category of {column.name!r}: use {known}")
+    return text
 
 
 def _names(found: Any, place: str, schema: Schema, *, least: int) -> tuple[str, ...]:
