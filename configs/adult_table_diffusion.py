@@ -14,5 +14,6 @@ def get_config(arg=None):
     config.privacy.delta = 1e-5
     config.training.num_steps = 600
     config.training.expected_batch_size = 2048
-    config.training.learning_rate = 3e-3
+    config.training.num_draws = 4
+    config.training.learning_rate = 1e-2
     return finish(config, arg)
