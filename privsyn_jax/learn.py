@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,6 @@ from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.training.processes import hear
 from privsyn_jax.training.purchases import Purchases
-from privsyn_jax.transforms import encode_units
 from privsyn_jax.types import AnySchema
 
 
@@ -57,7 +55,7 @@ def learn(
         announce(f"training on {jax.devices()[0].device_kind}")
     params, path = dp_sgd.train(
         generator,
-        records.map(partial(encode_units, transform)),
+        records.map(transform.encode_units),
         bought.released,
         plan=plan,
         settings=settings,
@@ -78,7 +76,7 @@ def learn_along(records: Private[Any], schema: AnySchema, plan: Plan, settings: 
         generator = modality.build_generator(settings, transform)
         dp_sgd.train_along(
             generator,
-            records.map(partial(encode_units, transform)),
+            records.map(transform.encode_units),
             plan=plan,
             settings=settings,
             loss_bound=modality.loss_bound(transform),

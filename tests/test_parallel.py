@@ -25,7 +25,7 @@ from steps_over_devices import (
 
 import privsyn_jax
 
-TIMEOUT = 110.0  # seconds, of processes that take half a minute
+TIMEOUT = 300.0  # seconds, of processes that take half a minute where nothing else runs
 STANDARD_ERRORS = 5.0
 WRAPPERS = ("pmap", "shard_map")
 FIRST_CASE = next(iter(CASES))

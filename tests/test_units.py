@@ -40,7 +40,7 @@ from privsyn_jax.training import dp_sgd
 from privsyn_jax.training.parallel import DataParallel
 from privsyn_jax.training.step import many_steps
 from privsyn_jax.training_log import TrainingLog
-from privsyn_jax.transforms import discretize, encode_units
+from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.units import group_rows
 from privsyn_jax.types import Column, Schema, UnitRows, UserError
 from privsyn_jax.workdir import plain
@@ -452,7 +452,7 @@ def test_a_mechanism_refuses_rows_that_are_not_paid_for():
 def test_units_train_on_shards_as_on_one_device():
     chosen = checked(privacy={"epsilon": float("inf")}, training={"microbatch_size": 64})
     plan, transform = make_plan(chosen, SCHEMA), discretize.fit_public(SCHEMA, num_bins=4)
-    units = encode_units(transform, conformed(OTHERS))
+    units = transform.encode_units(conformed(OTHERS))
     results = []
     for is_sharded in (False, True):
         generator = build(chosen, SCHEMA, transform.cardinalities)

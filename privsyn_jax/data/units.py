@@ -7,6 +7,7 @@ which rows of another unit are kept nor on which side of the split that one is.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -62,21 +63,24 @@ def keep_rows(frame: pd.DataFrame, schema: Schema, *, source: str = "the table")
     return frame.loc[is_kept].reset_index(drop=True)
 
 
-def require_bounded(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The frame, for a mechanism whose noise rests on the bound.
+def bounded_by(schema: Schema) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A function that gives back the frame, for a mechanism whose noise rests on the bound.
 
-    Raises:
-      ValueError: a unit has more rows than that.
+    It raises ValueError where a unit has more rows than that.
     """
-    if schema.unit_column is not None:
-        numbers, _ = pd.factorize(unit_names(frame, schema))
-        most = int(np.bincount(numbers).max(initial=0))
-        if most > schema.rows_per_unit:
-            raise ValueError(
-                f"a unit of {schema.unit_column!r} has {most} rows where {schema.rows_per_unit} are paid for: pass the "
-                "table through conform()"
-            )
-    return frame
+
+    def require_bounded(frame: pd.DataFrame) -> pd.DataFrame:
+        if schema.unit_column is not None:
+            numbers, _ = pd.factorize(unit_names(frame, schema))
+            most = int(np.bincount(numbers).max(initial=0))
+            if most > schema.rows_per_unit:
+                raise ValueError(
+                    f"a unit of {schema.unit_column!r} has {most} rows where {schema.rows_per_unit} are paid for: pass "
+                    "the table through conform()"
+                )
+        return frame
+
+    return require_bounded
 
 
 def units_held_out(names: np.ndarray, test_fraction: float) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from privsyn_jax import evaluation, report
 from privsyn_jax.data.dtypes import restore_dtypes
 from privsyn_jax.data.foreign import read_foreign
 from privsyn_jax.data.schema import schema_to_dict
-from privsyn_jax.data.units import require_bounded
+from privsyn_jax.data.units import bounded_by
 from privsyn_jax.data.validate import to_file_frame
 from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
 from privsyn_jax.evaluation.sanity import rule_rows
@@ -60,7 +59,7 @@ def buy(
     """Unknown categories, histograms, marginals."""
     if plan.rows_per_unit != schema.rows_per_unit:
         raise ValueError(f"the plan pays for {plan.rows_per_unit} rows per unit, the schema has {schema.rows_per_unit}")
-    frame = frame.map(partial(require_bounded, schema=schema))
+    frame = frame.map(bounded_by(schema))
     transform = fit_transform(frame, schema, plan, settings, ledger, noise)
     codes, cardinalities = frame.map(transform.encode), transform.cardinalities
     marginals = dp_sgd.buy_marginals(codes, cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise)

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +31,6 @@ from privsyn_jax.training.loop import Hook
 from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.together import fit_together
-from privsyn_jax.transforms import encode_units
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Generator, Params, Records, Schema
 
@@ -192,7 +190,7 @@ def make_ready(settings: Mapping[str, Any], records: Records, private: Path, run
     transform = bought.transform
     generator = TABLES.build_generator(checked, transform)
     assert isinstance(transform, Discretizer)
-    codes = records.train.map(partial(encode_units, transform))
+    codes = records.train.map(transform.encode_units)
     return Ready(settings, checked, plan, attempt, bought, codes, transform.cardinalities, generator)
 
 

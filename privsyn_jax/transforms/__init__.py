@@ -12,11 +12,6 @@ Transform = Discretizer | ImageTransform | TextTransform
 _KINDS = {"image_schema": ImageTransform, "text_schema": TextTransform}  # by a key that only its content has
 
 
-def encode_units(transform: Transform, records: Any) -> Any:
-    """Pytree of arrays [units, ...]: what a mechanism draws, clips and counts as one."""
-    return transform.encode_units(records) if isinstance(transform, Discretizer) else transform.encode(records)
-
-
 def transform_from_dict(content: dict[str, Any]) -> Transform:
     """What `to_dict` of any of them was made from."""
     kind = next((kind for key, kind in _KINDS.items() if key in content), Discretizer)

@@ -18,6 +18,10 @@ class ImageTransform:
     def encode(self, images: Images) -> Images:
         return images
 
+    def encode_units(self, images: Images) -> Images:
+        """One example per unit: an image is a unit by itself."""
+        return self.encode(images)
+
     def decode(self, images: Images) -> Images:
         return images
 

@@ -47,6 +47,10 @@ class TextTransform:
             row[: len(found)] = found
         return Tokens(ids, np.asarray(texts.labels, np.int32))
 
+    def encode_units(self, texts: Texts) -> Tokens:
+        """One example per unit: of each unit one text was kept."""
+        return self.encode(texts)
+
     def decode(self, tokens: Tokens) -> Texts:
         """Texts up to their END."""
         texts = np.empty(len(tokens.ids), object)
