@@ -19,7 +19,8 @@ import numpy as np
 from privsyn_jax.models.blocks import CausalBlock, MaskedDense
 from privsyn_jax.types import Generator
 
-_NEVER = -1e9  # logit of a code that the column does not have
+_NEVER = -1e9  # logit of a code that is forbidden
+_ELSEWHERE = -1e30  # logit of a code of another column: below any sum of forbidden ones
 _BLOCK = 256  # records per vectorised forward pass: small enough for the cache
 _MAX_CODES = 10_000  # the table of all pairs of codes is square in it: 400 MB
 _TILT_STEPS = 100
@@ -217,7 +218,7 @@ def _forbid(layout, params, forbidden):
 def _column_logits(logits, layout, params, flat_codes, position):
     """Logits [n, S] of one column (traced position) for n records, impossible elsewhere."""
     own = jnp.asarray(layout.own)[position]
-    return jnp.where(own[None], jax.vmap(logits, in_axes=(None, 0))(params, flat_codes), _NEVER)
+    return jnp.where(own[None], jax.vmap(logits, in_axes=(None, 0))(params, flat_codes), _ELSEWHERE)
 
 
 def _sample(draw_block, layout, params, key, num_samples, conditions=None):

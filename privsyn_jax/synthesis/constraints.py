@@ -253,7 +253,11 @@ def _fixed_combinations(entry: dict, place: str, schema: Schema) -> Rule:
     def possible_pair(first, second):
         return lambda a, b: holding(first, a).astype(np.int64) @ holding(second, b).astype(np.int64).T > 0
 
+    def possible_alone(name):
+        return lambda values: holding(name, values).any(axis=1)
+
     possible = tuple(((a, b), possible_pair(a, b)) for a, b in itertools.combinations(names, 2))
+    possible += tuple(((name,), possible_alone(name)) for name in names)
     return Rule(f"{', '.join(names)} is one of {len(allowed)} combinations", names, keeps, possible=possible)
 
 
