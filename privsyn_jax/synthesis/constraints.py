@@ -254,7 +254,7 @@ def _fixed_combinations(entry: dict, place: str, schema: Schema) -> Rule:
         return lambda a, b: holding(first, a).astype(np.int64) @ holding(second, b).astype(np.int64).T > 0
 
     def possible_alone(name):
-        return lambda values: holding(name, values).any(axis=1)
+        return lambda values: np.asarray(holding(name, values).any(axis=1))
 
     possible = tuple(((a, b), possible_pair(a, b)) for a, b in itertools.combinations(names, 2))
     possible += tuple(((name,), possible_alone(name)) for name in names)
