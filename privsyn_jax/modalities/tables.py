@@ -21,7 +21,7 @@ from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
 from privsyn_jax.evaluation.sanity import rule_rows
 from privsyn_jax.files import write_json
 from privsyn_jax.modalities.modality import Modality
-from privsyn_jax.models import GENERATORS, TABLE_GENERATORS
+from privsyn_jax.models import GENERATORS, TABLE_GENERATORS, USES_ONE_WAY
 from privsyn_jax.models.units import of_units
 from privsyn_jax.plan import Plan, Release
 from privsyn_jax.privacy.guard import Private
@@ -62,6 +62,8 @@ def buy(
     frame = frame.map(bounded_by(schema))
     transform = fit_transform(frame, schema, plan, settings, ledger, noise)
     codes, cardinalities = frame.map(transform.encode), transform.cardinalities
+    if settings.model["name"] not in USES_ONE_WAY and plan.release("pair marginals") is None:
+        return Purchases(transform, None)  # a histogram for bin edges alone: the generator is not calibrated to it
     marginals = dp_sgd.buy_marginals(codes, cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise)
     return Purchases(transform, marginals)
 

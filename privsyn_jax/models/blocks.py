@@ -29,7 +29,7 @@ class CausalBlock(nn.Module):
             scores = jnp.einsum("ihd,jhd->hij", query, key) * scale
             weights = jax.nn.softmax(jnp.where(visible[None], scores, -jnp.inf), axis=-1)
             mixed = jnp.einsum("hij,jhd->ihd", weights, value)
-        else:  # sums over leading axes: twice as fast on CPU as products of many small matrices
+        else:  # sums over leading axes, where products of many small matrices are slow on CPU
             keys, values = cache[0].at[:, :, position].set(key[0]), cache[1].at[position].set(value[0])
             cache, visible = (keys, values), jnp.arange(len(values)) <= position
             scores = (query[0][:, :, None] * keys).sum(axis=1) * scale

@@ -60,8 +60,8 @@ class Rule:
             found = np.asarray(self.keeps(pd.DataFrame(frame[concerned])))
             if found.shape != (int(concerned.sum()),) or found.dtype != bool:
                 raise UserError(
-                    f"the rule {self.text} gave {found.dtype} {list(found.shape)} for {int(concerned.sum())} records: "
-                    "let it return one bool for each"
+                    f"the rule {self.text} gave {found.dtype} with {found.ndim} axes: let it return one bool for each "
+                    "record that it is given"
                 )
             kept[concerned] = found
         return kept
