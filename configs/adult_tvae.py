@@ -10,6 +10,7 @@ def get_config(arg=None):
     config = default_config("tvae")
     config.data.name = "adult"
     config.model.latent_dim = 8
+    config.model.prior_splits = 3
     config.privacy.epsilon = 1.0
     config.privacy.delta = 1e-5
     config.privacy.budget.marginals = 0.0

@@ -1,15 +1,24 @@
 """RAND Health Insurance Experiment, the table that comes with statsmodels; epsilon 1.
 
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
+After the name, joined by commas: a generator of tables (its settings are those of configs/adult_NAME.py), smoke
 """
 
-from launch.config import default_config, finish
+import importlib
+
+from privsyn_jax.models import TABLE_GENERATORS
 
 
 def get_config(arg=None):
-    config = default_config("autoregressive")
+    words = arg.split(",") if arg else []
+    names = [word for word in words if word in TABLE_GENERATORS]
+    others = [word for word in words if word not in TABLE_GENERATORS]
+    if len(names) > 1:
+        raise ValueError(f"config argument {arg!r} names {len(names)} generators: name one")
+    name = names[0] if names else "autoregressive"
+    config = importlib.import_module(f"configs.adult_{name}").get_config(",".join(others) or None)
     config.data.name = "rand_hie"
-    config.privacy.epsilon = 1.0
-    config.privacy.delta = 1e-5
-    config.synthesis.num_samples = 10_000
-    return finish(config, arg)
+    config.model.column_order = ()
+    if "smoke" not in others:
+        config.synthesis.num_samples = 10_000
+    return config

@@ -79,13 +79,18 @@ def audit(
       alter: makes another step of the planned one, to see whether the audits find what is wrong with it.
 
     Raises:
-      UserError: the settings claim nothing, or take no steps.
+      UserError: the settings claim nothing, take no steps, or train by votes.
     """
     plan = make_plan(settings, schema)
     if not plan.has_noise:
         raise UserError("these settings are not private: there is no epsilon to audit")
     if not plan.levels:
         raise UserError(f"model.name={settings.model['name']!r} takes no training steps, which is what is audited")
+    if plan.votes is not None:
+        raise UserError(
+            f"model.name={settings.model['name']!r} learns from noisy votes, and what is audited is DP-SGD: audit "
+            "settings of another generator"
+        )
     share = 1 - (1 - confidence) / 3
     run_key, all_key, opposed_key = jax.random.split(key, 3)
     announce(f"training once on {num_canaries} canaries, for {plan.num_steps} steps")

@@ -88,6 +88,7 @@ def plant(generator: Generator, num_canaries: int, *, num_steps: int, gradient_n
         project=None if project is None else lambda private: {**private, "model": project(private["model"])},
         calibrate=None,
         stages=(),
+        after=(),
     )
 
 

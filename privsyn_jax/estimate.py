@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from privsyn_jax.modalities import modality_of
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.clipping import num_parameters
 from privsyn_jax.settings import Settings
+from privsyn_jax.training import pate
 from privsyn_jax.training.dp_sgd import make_step
 from privsyn_jax.training.placement import place
 from privsyn_jax.training.state import initial_state
@@ -30,6 +32,12 @@ def estimate(settings: Settings, schema: AnySchema, plan: Plan) -> list[str]:
     generator, records = modality_of(schema).random_records(settings, schema, rng)
     if not plan.levels:
         return ["no steps: one sum over the records, which takes seconds"]
+    if plan.votes is not None:
+        step, state = pate.begin(generator, None, key=jax.random.key(0), plan=plan, settings=settings)
+        parts = pate.parts_of(records, state, plan.votes.num_teachers)
+        number = num_parameters(state.teachers.params) // plan.votes.num_teachers
+        memory, time_line = _measure(step, state, parts, many_steps, plan)
+        return [f"parameters of each of {plan.votes.num_teachers} teachers: {number:,}", memory, time_line]
     params = generator.init(jax.random.key(0))
     step = make_step(generator, optax.adam(1e-3), plan, settings, loss_bound=1.0)
     public = step.public_update
@@ -42,6 +50,17 @@ def estimate(settings: Settings, schema: AnySchema, plan: Plan) -> list[str]:
     )
     gradients = step.gradient_choice(params, records).headline  # before the state's buffers are donated
     placed, compile_steps = place(step, params, records, settings.training)
+    memory, time_line = _measure(step, state, placed, compile_steps, plan)
+    return [
+        f"parameters that receive noise: {num_parameters(params['private']):,}",
+        f"{memory} (microbatch of {step.microbatch_size})",
+        f"clipped gradients: {gradients}",
+        time_line,
+    ]
+
+
+def _measure(step: Any, state: Any, placed: Any, compile_steps: Any, plan: Plan) -> tuple[str, str]:
+    """Lines on memory and time."""
     started = time.perf_counter()
     memory = "the records stay on the host"
     if compile_steps is many_steps:
@@ -56,10 +75,8 @@ def estimate(settings: Settings, schema: AnySchema, plan: Plan) -> list[str]:
     started = time.perf_counter()
     jax.block_until_ready(compiled(state, placed, jax.random.key(2)))
     seconds = (time.perf_counter() - started) / _STEPS
-    return [
-        f"parameters that receive noise: {num_parameters(params['private']):,}",
-        f"{memory} (microbatch of {step.microbatch_size})",
-        f"clipped gradients: {gradients}",
+    time_line = (
         f"training on {jax.devices()[0].device_kind}: {seconds:.3f} s a step, "
-        f"{seconds * plan.num_steps / 60:.1f} min in all, after {compile_seconds:.0f} s of compilation",
-    ]
+        f"{seconds * plan.num_steps / 60:.1f} min in all, after {compile_seconds:.0f} s of compilation"
+    )
+    return memory, time_line

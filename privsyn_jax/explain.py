@@ -13,6 +13,12 @@ _PURPOSE = {
     "histograms": "bin edges, values within bins, first guesses",
     "pair scores": "which pairs of columns depend on each other",
     "pair marginals": "how the chosen pairs depend on each other",
+    "class moments": "columns and pairs of them, within every class",
+    "latent prior": "where latents lie, measured when training is done",
+    "tree": "which pairs of columns make the best tree",
+    "rounds": "pairs of columns: which are modelled worst, and their tables, in turn",
+    "network": "which columns a column depends on",
+    "marginals": "how columns depend on those",
     "class means": "class sizes, class means, brightness",
     "covariances": "how images of a class vary",
     "covariances of cells": "the same in parts of every class",
@@ -61,6 +67,9 @@ def unit_lines(schema: AnySchema) -> list[str]:
 
 def _training(plan: Plan, unit: str) -> Iterator[str]:
     levels = plan.levels
+    if plan.votes is not None:
+        yield from _voting(plan, unit)
+        return
     who = f"each {unit} with probability {_span([level.sampling_rate for level in levels])}"
     if plan.num_groups > 1 and levels[0].sampling_rate == 1.0:
         who = f"one of {plan.num_groups} random parts of the data, in turn (no amplification)"
@@ -89,6 +98,17 @@ def _training(plan: Plan, unit: str) -> Iterator[str]:
                 f"block that would exceed {plan.num_steps} of them, whatever is chosen (slack: {adaptive.leak:.2g} of "
                 "delta)"
             )
+
+
+def _voting(plan: Plan, unit: str) -> Iterator[str]:
+    assert plan.votes is not None
+    num_teachers, num_rows = plan.votes
+    yield (
+        f"training takes {plan.num_steps} steps; in each, {num_teachers} teachers vote on {num_rows} generated rows; a "
+        f"{unit} is one teacher's, so it moves the votes by at most sqrt({num_rows}) (no amplification)"
+    )
+    if len(plan.levels) > 1:
+        yield f"noise follows a schedule in {len(plan.levels)} levels, scaled to the total"
 
 
 def _range(plan: Plan) -> str:

@@ -9,6 +9,7 @@ import jax
 
 from privsyn_jax.fitted import Run
 from privsyn_jax.modalities import modality_of
+from privsyn_jax.models import PRIOR
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.noise import HostNoise
@@ -43,8 +44,8 @@ def learn(
     modality = modality_of(schema)
 
     def buy_now(noise: HostNoise) -> Purchases:
-        if plan.releases:
-            announce(f"buying {', '.join(release.name for release in plan.releases)}")
+        if names := [release.name for release in plan.releases if release.name != PRIOR]:
+            announce(f"buying {', '.join(names)}")
         return modality.buy(records, schema, plan, settings, attempt.ledger, noise)
 
     bought = attempt.purchases(buy_now)

@@ -9,36 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from privsyn_jax.models import ONE_SHOT, USES_MARGINALS, USES_ONE_WAY
-from privsyn_jax.one_shot import Buyer, image_buyer, text_buyer
-from privsyn_jax.privacy import accounting, filters, schedules, search
+from privsyn_jax.models import ONE_SHOT
+from privsyn_jax.privacy import accounting, filters, renyi, schedules, search
 from privsyn_jax.privacy.calibration import calibrate_scale
 from privsyn_jax.privacy.filters import Filter
 from privsyn_jax.privacy.sampling import Sampler, exact_sampling_rate
 from privsyn_jax.privacy.schedules import Level
 from privsyn_jax.privacy_settings import AdaptiveSettings
+from privsyn_jax.releases import Release, best_order, category_delta_of, release_events, scaled, wanted_releases
 from privsyn_jax.settings import Settings
-from privsyn_jax.transforms.discretize import unknown_columns
-from privsyn_jax.transforms.texts import public_transform
-from privsyn_jax.types import AnySchema, ImageSchema, Schema, TextSchema, UserError, num_units_of
+from privsyn_jax.types import AnySchema, Schema, TextSchema, UserError, num_units_of
+from privsyn_jax.votes import Votes, vote_levels, votes_of
 
-CATEGORY_DELTA_SHARE = 0.1  # of delta, for values that only one record holds
-_SCORE_SHARE = 0.1  # of the marginals' budget, to choose the pairs
 _LEAK_SHARE = 0.05  # of delta, for the reference filter
-_ONE_WAY_SHARE = 0.2  # of the marginals' budget, where no histogram was bought before
-
-
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """One Gaussian release before training: its share of the budget and its noise multiplier."""
-
-    name: str
-    share: float
-    noise_multiplier: float
-
-    @property
-    def event(self) -> accounting.Event:
-        return {"kind": "gaussian", "noise_multiplier": self.noise_multiplier, "count": 1}
 
 
 class AdaptivePlan(NamedTuple):
@@ -75,6 +58,7 @@ class Plan:
       adaptive: how the noise is chosen, or None if it is fixed.
       warnings: sentences for the report.
       rows_per_unit: rows that a unit may own, all of them drawn, clipped and protected as one.
+      votes: what a step releases where teachers vote; None for DP-SGD.
     """
 
     epsilon: float
@@ -86,6 +70,7 @@ class Plan:
     adaptive: AdaptivePlan | None
     warnings: tuple[str, ...]
     rows_per_unit: int = 1
+    votes: Votes | None = None
 
     def release(self, name: str) -> Release | None:
         return next((release for release in self.releases if release.name == name), None)
@@ -127,7 +112,7 @@ class Plan:
 
     @property
     def release_events(self) -> list[accounting.Event]:
-        return _release_events(self.releases, self.category_delta)
+        return release_events(self.releases, self.category_delta)
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(self)
@@ -137,6 +122,7 @@ class Plan:
             for level in self.levels
         ]
         plain["adaptive"] = self.adaptive._asdict() if self.adaptive is not None else None
+        plain["votes"] = self.votes._asdict() if self.votes is not None else None
         plain["epsilon"] = self.epsilon if math.isfinite(self.epsilon) else None
         return plain
 
@@ -156,24 +142,28 @@ def make_plan(settings: Settings, schema: AnySchema) -> Plan:
     delta = privacy.delta or 1.0 / num_units_of(schema) ** 1.1
     if settings.model["name"] in ONE_SHOT:
         return _plan_for_stages(settings, schema, delta)
+    votes = votes_of(settings, num_units_of(schema))
     levels, num_groups = _relative_levels(settings, schema)
-    shares = _shares(settings, schema)
-    category_delta = _category_delta(shares, delta)
+    if votes is not None:
+        levels = vote_levels(levels, votes)
+    wanted = wanted_releases(settings, schema)
+    category_delta = category_delta_of(wanted, delta)
     common = {
         "delta": delta,
         "category_delta": category_delta,
         "num_groups": num_groups,
         "warnings": _warnings(settings, schema, delta),
         "rows_per_unit": _rows_per_unit(schema),
+        "votes": votes,
     }
     if not privacy.is_private:
-        releases = tuple(Release(name, share, 0.0) for name, share in shares.items())
+        releases = scaled(wanted, 0.0)
         return Plan(epsilon=math.inf, releases=releases, levels=_scaled(levels, 0.0), adaptive=None, **common)
     if privacy.epsilon is None:
-        return _plan_for_noise(settings, shares, levels, common)
+        return _plan_for_noise(settings, wanted, levels, common)
     epsilon = privacy.epsilon
-    releases = _releases(shares, epsilon, delta)
-    spent = _release_events(releases, category_delta)
+    releases = scaled(wanted, search.gaussian_noise_multiplier(epsilon, delta))
+    spent = release_events(releases, category_delta)
     try:
         adaptive = None
         if privacy.adaptive.rule and privacy.adaptive.filter == "renyi":
@@ -203,20 +193,19 @@ def _plan_for_stages(settings: Settings, schema: AnySchema, delta: float) -> Pla
             f"privacy.adaptive.rule is {privacy.adaptive.rule!r}, but model.name={settings.model['name']!r} takes no "
             "steps: set the rule to ''"
         )
-    shares, scale, epsilon = _shares(settings, schema), 0.0, math.inf
-    category_delta = _category_delta(shares, delta)
+    wanted, epsilon = wanted_releases(settings, schema), math.inf
+    category_delta = category_delta_of(wanted, delta)
+    releases = scaled(wanted, 0.0)
     if privacy.is_private and privacy.epsilon is not None:
         epsilon = privacy.epsilon
         try:
-            steps = [(1.0, share**-0.5, 1) for share in shares.values()]
-            scale = calibrate_scale(_release_events((), category_delta), steps, epsilon, delta)
+            releases = _within(wanted, category_delta, epsilon, delta)
         except ValueError as error:
             raise UserError(f"privacy.epsilon is {epsilon:g} and cannot be met ({error}): raise it") from None
     elif privacy.is_private:
-        scale = float(privacy.noise_multiplier or 0.0)
-    releases = tuple(Release(name, share, scale / math.sqrt(share)) for name, share in shares.items())
-    if privacy.is_private and privacy.epsilon is None:
-        epsilon = accounting.epsilon_of(_release_events(releases, category_delta), delta)
+        noise = float(privacy.noise_multiplier or 0.0)
+        releases = scaled(wanted, noise, _order_for_noise(noise, delta - category_delta))
+        epsilon = accounting.epsilon_of(release_events(releases, category_delta), delta)
     return Plan(
         epsilon=epsilon,
         delta=delta,
@@ -230,8 +219,22 @@ def _plan_for_stages(settings: Settings, schema: AnySchema, delta: float) -> Pla
     )
 
 
-def _category_delta(shares: dict[str, float], delta: float) -> float:
-    return CATEGORY_DELTA_SHARE * delta if {"categories", "vocabulary"} & set(shares) else 0.0
+def _within(wanted: Sequence[Release], category_delta: float, epsilon: float, delta: float) -> tuple[Release, ...]:
+    """The releases, with as little noise as keeps all of them together within (epsilon, delta)."""
+    if any(release.kind == "renyi" for release in wanted):
+        order, scale = best_order(category_delta, epsilon, delta)
+        return scaled(wanted, scale, order)
+    steps = [(1.0, release.noise_multiplier, 1) for release in wanted]
+    return scaled(wanted, calibrate_scale(release_events((), category_delta), steps, epsilon, delta))
+
+
+def _order_for_noise(noise: float, delta: float) -> float:
+    """The order at which a Gaussian release converts to the least epsilon, for rounds that stand for one."""
+
+    def epsilon_of(order):
+        return renyi.epsilon([{"kind": "renyi", "order": order, "epsilon": order / (2 * noise**2), "count": 1}], delta)
+
+    return min(renyi.ORDERS, key=epsilon_of)
 
 
 def level_events(levels: Sequence[Level], sampler: Sampler) -> list[accounting.Event]:
@@ -307,65 +310,8 @@ def _filter(level: Level, adaptive: AdaptivePlan) -> Filter:
     )
 
 
-def _shares(settings: Settings, schema: AnySchema) -> dict[str, float]:
-    """Share of the budget of every Gaussian release that this run will make, in order."""
-    budget = settings.privacy.budget
-    shares = {}
-    if isinstance(schema, ImageSchema):
-        if settings.warm_start.buys:
-            _need("warm_start", budget.warm_start, "for bought images, or change warm_start.images")
-        return _stage_shares(image_buyer(settings, schema))
-    if isinstance(schema, TextSchema):
-        if settings.tokens.is_bought:
-            _need("vocabulary", budget.vocabulary, "to buy words, or set tokens.vocabulary='english'")
-            shares["vocabulary"] = budget.vocabulary
-        return {**shares, **_stage_shares(text_buyer(settings, public_transform(schema, settings.tokens)))}
-    unknown = unknown_columns(schema)
-    if unknown:
-        _need(
-            "categories",
-            budget.categories,
-            f"to learn the categories of column {unknown[0]!r}, or list them in the schema",
-        )
-        shares["categories"] = budget.categories
-    if settings.transform.edges == "quantile":
-        _need("transform", budget.transform, "for quantile edges, or set transform.edges='public'")
-        shares["histograms"] = budget.transform
-    if budget.marginals > 0 and len(schema.modelled) > 1 and settings.model["name"] in USES_MARGINALS:
-        rest = budget.marginals
-        if settings.transform.edges == "public":
-            shares["histograms"] = _ONE_WAY_SHARE * budget.marginals
-            rest -= shares["histograms"]
-        shares["pair scores"] = _SCORE_SHARE * rest
-        shares["pair marginals"] = (1 - _SCORE_SHARE) * rest
-    if budget.marginals > 0 and settings.transform.edges == "public" and settings.model["name"] in USES_ONE_WAY:
-        shares["histograms"] = budget.marginals
-    return shares
-
-
-def _stage_shares(buyer: Buyer | None) -> dict[str, float]:
-    return {stage.name: buyer.share * stage.share for stage in buyer.generator.stages} if buyer is not None else {}
-
-
-def _need(name: str, share: float, purpose: str) -> None:
-    if share == 0:
-        raise UserError(f"privacy.budget.{name} is 0: give a share {purpose}")
-
-
-def _releases(shares: dict[str, float], epsilon: float, delta: float) -> tuple[Release, ...]:
-    whole = search.gaussian_noise_multiplier(epsilon, delta)
-    return tuple(Release(name, share, whole / math.sqrt(share)) for name, share in shares.items())
-
-
-def _release_events(releases: tuple[Release, ...], category_delta: float) -> list[accounting.Event]:
-    events = [release.event for release in releases]
-    if category_delta:
-        events.append({"kind": "approximate", "epsilon": 0.0, "delta": category_delta, "count": 1})
-    return events
-
-
 def _plan_for_noise(
-    settings: Settings, shares: dict[str, float], levels: Sequence[Level], common: dict[str, Any]
+    settings: Settings, wanted: Sequence[Release], levels: Sequence[Level], common: dict[str, Any]
 ) -> Plan:
     """privacy.noise_multiplier is given: of the first step, where a schedule changes it."""
     noise, delta = float(settings.privacy.noise_multiplier or 0.0), common["delta"]
@@ -379,15 +325,15 @@ def _plan_for_noise(
             )
         adaptive = _adaptive(settings.privacy.adaptive, leak=_LEAK_SHARE * delta)
         steps.append(filters.leak_event(adaptive.leak))
-    epsilon = _epsilon_for_noise(shares, common["category_delta"], steps, delta, noise)
-    releases = _releases(shares, epsilon, delta)
-    spent = _release_events(releases, common["category_delta"])
+    epsilon = _epsilon_for_noise(wanted, common["category_delta"], steps, delta, noise)
+    releases = scaled(wanted, search.gaussian_noise_multiplier(epsilon, delta))
+    spent = release_events(releases, common["category_delta"])
     epsilon = accounting.epsilon_of([*spent, *steps], delta)
     return Plan(epsilon=epsilon, releases=releases, levels=levels, adaptive=adaptive, **common)
 
 
 def _epsilon_for_noise(
-    shares: dict[str, float], category_delta: float, steps: list[accounting.Event], delta: float, noise: float
+    wanted: Sequence[Release], category_delta: float, steps: list[accounting.Event], delta: float, noise: float
 ) -> float:
     """Epsilon at which releases with these shares of it and the given training add up to it."""
     unusable = UserError(f"privacy.noise_multiplier is {noise:g}, which gives an epsilon outside 0.01 to 50: change it")
@@ -396,7 +342,8 @@ def _epsilon_for_noise(
 
     def excess(log_epsilon):
         epsilon = math.exp(log_epsilon)
-        spent = _release_events(_releases(shares, epsilon, delta), category_delta)
+        releases = scaled(wanted, search.gaussian_noise_multiplier(epsilon, delta))
+        spent = release_events(releases, category_delta)
         return accounting.epsilon_of([*spent, *steps], delta, discretization=accounting.COARSE) - epsilon
 
     try:

@@ -14,7 +14,7 @@ FILTERS = ("reference", "renyi")  # see privacy.filters
 
 @dataclasses.dataclass(frozen=True)
 class BudgetSettings:
-    """Shares of the privacy budget spent before training, which gets the rest.
+    """Shares of the privacy budget spent before and after training, which gets the rest.
 
     A share f buys a Gaussian release with noise_multiplier sigma / sqrt(f), where sigma is that of the one
     Gaussian release that would spend all of (epsilon, delta).
@@ -26,6 +26,7 @@ class BudgetSettings:
       warm_start: noisy class means, or class Gaussians, of images; see WarmStartSettings.
       vocabulary: the thresholded histogram of words, where tokens.vocabulary is "bought".
       ngrams: noisy counts of words and word pairs that a network for texts starts from; 0 for none.
+      prior: where the latents of records lie, bought when an autoencoder of tables is trained; 0 for N(0, I).
     """
 
     transform: float = 0.05
@@ -34,6 +35,7 @@ class BudgetSettings:
     warm_start: float = 0.1
     vocabulary: float = 0.1
     ngrams: float = 0.3
+    prior: float = 0.05
 
     def __post_init__(self):
         for name, share in dataclasses.asdict(self).items():
@@ -41,7 +43,7 @@ class BudgetSettings:
                 math.isfinite(share) and 0 <= share < 1,
                 f"privacy.budget.{name} is {share}: give a share from 0 to below 1",
             )
-        of_table = self.transform + self.marginals + self.categories  # images spend warm_start alone
+        of_table = self.transform + self.marginals + self.categories + self.prior  # images spend warm_start alone
         for total in (of_table, self.vocabulary + self.ngrams):
             require(total < 1, f"privacy.budget adds up to {total:g}: leave a share for training by keeping it below 1")
 

@@ -135,12 +135,13 @@ class TrainingSettings:
     Attributes:
       num_steps: gradient steps.
       expected_batch_size: records (units, where the schema has a unit_column) per Poisson batch, in expectation; 0
-        means an eighth of their public number, at most 2048.
+        means an eighth of their public number, at most 2048. Of pate_gan: that all teachers together draw from their
+        own in one of their steps.
       learning_rate: peak of Adam's cosine decay.
       adam_b1: decay of Adam's mean gradient.
       ema_decay: of the parameter average that is sampled from.
-      critic_steps: of a GAN: steps on records (of the critic) for every step of the generator.
-      generator_batch_size: of a GAN: draws per step of the generator.
+      critic_steps: of a GAN: steps on records (of the critic; votes) for every step of the generator.
+      generator_batch_size: of a GAN: draws per step of the generator, and rows that teachers vote on in a step.
       generator_learning_rate: of a GAN; 0 means learning_rate.
       microbatch_size: examples per gradient sum; 0 means automatic. A draw takes as many sums as it needs.
       steps_per_dispatch: steps per call of the device, and between two marks of the progress bar.

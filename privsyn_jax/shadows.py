@@ -35,7 +35,7 @@ from privsyn_jax.evaluation.attacks.generator_level import (
 )
 from privsyn_jax.evaluation.attacks.scores import AttackResult
 from privsyn_jax.modalities.tables import build, buy, check, column_order
-from privsyn_jax.models import TABLE_GENERATORS
+from privsyn_jax.models import PATE, TABLE_GENERATORS
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
@@ -45,6 +45,7 @@ from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.synthesis.sampler import synthesize
 from privsyn_jax.training import dp_sgd
 from privsyn_jax.training.marginals import Marginals
+from privsyn_jax.training.stages import buy_after
 from privsyn_jax.training.state import TrainState
 from privsyn_jax.training.step import DPStep
 from privsyn_jax.training.together import fit_together, many_steps_together
@@ -71,6 +72,7 @@ class _Ready(NamedTuple):
     marginals: Marginals | None
     generator: Generator
     key: jax.Array
+    noise_after: HostNoise
 
 
 def shadow_attack(
@@ -200,6 +202,11 @@ def _refuse(settings: Settings, schema: Schema, tables: Sequence[pd.DataFrame]) 
             f"shadow generators are of tables, and model.name is {settings.model['name']!r}: use one of "
             f"{', '.join(TABLE_GENERATORS)}, or give a function to generator_level.attack_function"
         )
+    if settings.model["name"] in PATE:
+        raise UserError(
+            f"shadow generators are trained by DP-SGD, and model.name={settings.model['name']!r} learns from votes: "
+            "use another generator, or give a function to generator_level.attack_function"
+        )
     if settings.privacy.adaptive.rule:
         raise UserError(
             f"privacy.adaptive.rule is {settings.privacy.adaptive.rule!r}, and shadow generators take all their steps "
@@ -216,11 +223,10 @@ def _refuse(settings: Settings, schema: Schema, tables: Sequence[pd.DataFrame]) 
 def _make_ready(
     settings: Settings, schema: Schema, plan: Plan, tables: Sequence[pd.DataFrame], key: jax.Array
 ) -> list[_Ready]:
-    bought, codes, keys = [], [], jax.random.split(key, (2, len(tables)))
+    bought, codes, keys = [], [], jax.random.split(key, (3, len(tables)))
     ledgers = [Ledger() for _ in tables]
     for table, ledger, noise_key in zip(tables, ledgers, keys[0], strict=True):
-        noise = HostNoise(int(generator_of(noise_key).integers(2**63)))
-        bought.append(buy(Private(table), schema, plan, settings, ledger, noise))
+        bought.append(buy(Private(table), schema, plan, settings, ledger, _noise(noise_key)))
         codes.append(bought[-1].transform.encode(table))
     sizes = np.array([one.transform.cardinalities for one in bought])
     largest = tuple(int(size) for size in sizes.max(axis=0))
@@ -233,7 +239,7 @@ def _make_ready(
         )
     order = column_order(settings.model["column_order"], schema)
     ready = []
-    for one, own_codes, own_key in zip(bought, codes, keys[1], strict=True):
+    for one, own_codes, own_key, after_key in zip(bought, codes, keys[1], keys[2], strict=True):
         marginals = one.released if isinstance(one.released, Marginals) else None
         closed = np.concatenate([np.arange(largest[j]) >= one.transform.cardinalities[j] for j in order])
         ready.append(
@@ -243,9 +249,14 @@ def _make_ready(
                 None if marginals is None else _padded(marginals, largest),
                 _closing(generator, closed) if closed.any() else generator,
                 own_key,
+                _noise(after_key),
             )
         )
     return ready
+
+
+def _noise(key: jax.Array) -> HostNoise:
+    return HostNoise(int(generator_of(key).integers(2**63)))
 
 
 def _closing(generator: Generator, closed: np.ndarray) -> Generator:
@@ -269,8 +280,7 @@ def _padded(marginals: Marginals, sizes: tuple[int, ...]) -> Marginals:
     return Marginals(
         [grown(counts, j) for j, counts in enumerate(marginals.one_way)],
         [grown(stddev, j) for j, stddev in enumerate(marginals.one_way_stddev)],
-        {(i, j): grown(table, i, j) for (i, j), table in marginals.pairs.items()},
-        marginals.pair_stddev,
+        {columns: table._replace(counts=grown(table.counts, *columns)) for columns, table in marginals.tables.items()},
     )
 
 
@@ -292,9 +302,17 @@ def _train_group(
         compile_steps=programs.compile_steps,
     )
     return [
-        Shadow(one.generator, dp_sgd.end(one.generator, state, one.marginals, settings=settings), one.transform)
+        Shadow(one.generator, _ended(one, state, plan, settings), one.transform)
         for one, state in zip(group, trained, strict=True)
     ]
+
+
+def _ended(one: _Ready, state: TrainState, plan: Plan, settings: Settings) -> Params:
+    def after(params: Params) -> Params:
+        bought = {"plan": plan, "seed": settings.seed, "ledger": Ledger(), "noise": one.noise_after}
+        return buy_after(one.generator, Private(one.codes), params, **bought)
+
+    return dp_sgd.end(one.generator, state, one.marginals, settings=settings, after=after)
 
 
 class _Programs:

@@ -225,7 +225,7 @@ class Stage(NamedTuple):
 
     Attributes:
       name: of the release, as the ledger books it.
-      share: of what all stages together may spend.
+      share: of what all stages together may spend; not used of those after training, whose names the plan knows.
       num_groups: groups that a record can be in.
       embed: (params, example) -> (group, float vector [m]); only the vector's part of L2 norm 1 is used.
       absorb: (params, noisy_sum float64 [num_groups, m], stddev of its noise, key) -> params.
@@ -268,12 +268,38 @@ class Forbidden(NamedTuple):
     pairs: dict[tuple[int, int], Any]
 
 
+class Teaching(NamedTuple):
+    """How a generator learns from the votes of teachers, see `training.pate`. A teacher's parameters are
+    params["private"] of a generator, `private_loss` is its loss, and `public_loss` that of the generator.
+
+    Attributes:
+      num_teachers: public.
+      teacher_steps: of every teacher before each vote.
+      student_steps: of the student after each vote.
+      votes_are_relative: whether a teacher votes for rows that it scores above its own median over the rows of the
+        vote, or else above 0.
+      draw: (params["public"], key) -> one generated row, as teachers and student see it.
+      score: (params["private"], row) -> scalar, higher for a row that the teacher takes for real.
+      student_loss: (params["public"], row, noisy share of teachers that take it for real) -> scalar; its gradient is 0
+        for all but the student, as that of `public_loss` is for the student.
+    """
+
+    num_teachers: int
+    teacher_steps: int
+    student_steps: int
+    votes_are_relative: bool
+    draw: Callable[..., Any]
+    score: Callable[..., Any]
+    student_loss: Callable[..., Any]
+
+
 class Generator(NamedTuple):
     """Pure functions over a parameter pytree {"private": ..., "public": ...}.
 
-    `private_loss` and the stages' `embed` or `count` are the only functions that ever receive private records before
-    noise; no vector or scalar of theirs depends on two records. `negative_log_likelihood` sees real records for the
-    evaluation. The others have no argument through which a record could come, so they are post-processing.
+    `private_loss` and the `embed` or `count` of stages, before and `after` training, are the only functions that ever
+    receive private records before noise; no vector or scalar of theirs depends on two records.
+    `negative_log_likelihood` sees real records for the evaluation. The others have no argument through which a record
+    could come, so they are post-processing.
 
     An encoded example of a table is int32 codes [d]; of images, `Images` of one: uint8 pixels [height, width,
     channels] and a scalar int32 label; of texts, `Tokens` of one: int32 ids [length] and a scalar int32 label. Where
@@ -296,6 +322,9 @@ class Generator(NamedTuple):
       negative_log_likelihood: (params, example, key) -> nats of one example, or an upper bound on average; or None.
       project: params["private"] -> the nearest ones that are allowed, after every update; or None.
       forbid: (params, Forbidden) -> params that avoid these codes, as far as a record can; or None.
+      after: noisy sums over all records that are bought when training is done, of those that the plan has a budget for;
+        what they are of may depend on the trained parameters, which are released. Calibration follows.
+      teaching: of a generator that learns from the votes of teachers, not by DP-SGD; or None.
     """
 
     init: Callable[..., Params]
@@ -309,3 +338,5 @@ class Generator(NamedTuple):
     negative_log_likelihood: Callable[..., Any] | None = None
     project: Callable[..., Params] | None = None
     forbid: Callable[..., Params] | None = None
+    after: tuple[Stage, ...] = ()
+    teaching: Teaching | None = None

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 
 from privsyn_jax.models import autoregressive
 from privsyn_jax.models.autoregressive import Layout, MaskedTrunk, TransformerTrunk
-from privsyn_jax.training.marginals import Marginals
+from privsyn_jax.training.marginals import Marginals, Table
 
 CARDINALITIES = (3, 2, 4)
 ORDER = (2, 0, 1)  # column 2 first
@@ -36,7 +36,7 @@ def randomized(params, seed):
 
 
 @functools.cache
-def small_model(variant):
+def small_model(variant, **arguments):
     """(generator, fresh params, random params, params -> probability of each of RECORDS)."""
     generator = autoregressive.make(
         cardinalities=CARDINALITIES,
@@ -46,6 +46,7 @@ def small_model(variant):
         num_layers=NUM_LAYERS[variant],
         num_heads=2,
         num_calibration_rows=16384,
+        **arguments,
     )
     losses = jax.jit(lambda params: jax.vmap(lambda row: generator.private_loss(params, row, None))(RECORDS))
     fresh = jax.jit(generator.init)(jax.random.key(0))
@@ -208,8 +209,8 @@ def random_table(seed):
 def marginals_of(joint, stddev):
     """What a purchase of all one-way tables and of PAIRS gives, up to the noise, which is left out."""
     one_way = [TOTAL * joint.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-    two_way = {(i, j): TOTAL * joint.sum(axis=3 - i - j) for i, j in PAIRS}
-    return Marginals(one_way, [np.full(len(counts), stddev) for counts in one_way], two_way, stddev)
+    two_way = {(i, j): Table(TOTAL * joint.sum(axis=3 - i - j), stddev) for i, j in PAIRS}
+    return Marginals(one_way, [np.full(len(counts), stddev) for counts in one_way], two_way)
 
 
 def largest_gap(left, right):
@@ -233,10 +234,13 @@ def test_calibrated_marginals_meet_the_purchased_ones(variant):
 def test_calibration_follows_noisy_tables_no_further_than_their_noise():
     generator, _, params, probabilities = small_model("transformer")
     marginals = marginals_of(random_table(seed=0), stddev=TOTAL)  # noise as large as the table itself
-    for table in marginals.pairs.values():
+    for table, _ in marginals.tables.values():
         table += TOTAL * np.random.default_rng(1).normal(size=table.shape)
-    calibrated = generator.calibrate(params, marginals, jax.random.key(1))
-    assert np.abs(probabilities(calibrated) - probabilities(params)).max() < 1e-3
+    moved = [
+        np.abs(probabilities(own.calibrate(params, marginals, jax.random.key(1))) - probabilities(params)).max()
+        for own in (generator, small_model("transformer", prior_strength=100.0)[0])
+    ]
+    assert moved[0] < 0.03 and moved[1] < 1e-3
 
 
 def test_calibration_stands_codes_that_nobody_holds_and_negative_counts():
@@ -245,7 +249,7 @@ def test_calibration_stands_codes_that_nobody_holds_and_negative_counts():
     joint[:, :, 2:] = 0
     joint /= joint.sum()
     marginals = marginals_of(joint, stddev=1.0)
-    marginals.pairs[1, 2][:, 2:] = -3.0
+    marginals.tables[1, 2].counts[:, 2:] = -3.0
     calibrated = generator.calibrate(params, marginals, jax.random.key(1))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(calibrated))
     assert largest_gap(probabilities(calibrated), joint) < 5 * STANDARD_ERROR

@@ -433,15 +433,15 @@ def test_a_ledger_that_books_nothing_opens_nothing(start, monkeypatch):
 @pytest.mark.parametrize(
     ("mechanism", "start"),
     [
-        ("tables.discretize.fit_purchased", lambda: run_of({})),
-        ("images.release.embedding_sum", lambda: image_run_of("one shot")),
-        ("images.release.embedding_sum", lambda: image_run_of("warm start")),
-        ("texts.release.sparse_sum", lambda: text_run_of("ngram")),
+        ("modalities.tables.discretize.fit_purchased", lambda: run_of({})),
+        ("training.stages.release.embedding_sum", lambda: image_run_of("one shot")),
+        ("training.stages.release.embedding_sum", lambda: image_run_of("warm start")),
+        ("modalities.texts.release.sparse_sum", lambda: text_run_of("ngram")),
     ],
 )
 def test_a_mechanism_that_reports_another_event_than_was_charged_is_stopped(mechanism, start, monkeypatch):
     other = {"kind": "gaussian", "noise_multiplier": 1.0, "count": 1}
     result = (None, other) if "tables" in mechanism else (None, 1.0, other)
-    monkeypatch.setattr(f"privsyn_jax.modalities.{mechanism}", lambda *_, **__: result)
+    monkeypatch.setattr(f"privsyn_jax.{mechanism}", lambda *_, **__: result)
     with pytest.raises(RuntimeError, match="was charged, but the mechanism reports"):
         start()

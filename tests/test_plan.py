@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from privsyn_jax.plan import CATEGORY_DELTA_SHARE, Plan, make_plan
+from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy.accounting import epsilon_of
 from privsyn_jax.privacy.search import gaussian_noise_multiplier
+from privsyn_jax.releases import CATEGORY_DELTA_SHARE
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.types import Column, Schema, UserError
 

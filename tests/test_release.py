@@ -15,6 +15,7 @@ from privsyn_jax.privacy.noise import HostNoise
 
 SIZES = (2, 3, 4)
 PAIRS = list(itertools.combinations(range(len(SIZES)), 2))
+GROUPS = [*PAIRS, (2, 0), (1,), (0, 2, 1)]
 STANDARD_ERRORS = 5.0
 
 
@@ -59,10 +60,12 @@ def test_a_record_moves_histograms_by_the_square_root_of_the_number_of_columns(t
 
 
 @settings(deadline=None)
-@given(tables, records, st.lists(st.sampled_from(PAIRS), min_size=1, unique=True))
-def test_a_record_moves_pair_histograms_by_the_square_root_of_the_number_of_pairs(table, record, pairs):
-    change = move(lambda t, n: release.pair_histograms(t, SIZES, pairs, noise_multiplier=2.0, noise=n), table, record)
-    assert np.linalg.norm(change) == pytest.approx(math.sqrt(len(pairs)), rel=1e-12)
+@given(tables, records, st.lists(st.sampled_from(GROUPS), min_size=1, unique=True))
+def test_a_record_moves_contingency_tables_by_the_square_root_of_their_number(table, record, groups):
+    change = move(
+        lambda t, n: release.contingency_tables(t, SIZES, groups, noise_multiplier=2.0, noise=n), table, record
+    )
+    assert np.linalg.norm(change) == pytest.approx(math.sqrt(len(groups)), rel=1e-12)
 
 
 @settings(deadline=None)
@@ -88,7 +91,7 @@ def test_scores_against_the_tables_own_marginals_would_exceed_the_stated_sensiti
 @given(tables)
 def test_counts_and_scores_are_right_without_noise(table):
     histograms, _, _ = release.histograms(table, SIZES, noise_multiplier=1.0, noise=NoNoise())
-    pairs, _, _ = release.pair_histograms(table, SIZES, PAIRS, noise_multiplier=1.0, noise=NoNoise())
+    pairs, _, _ = release.contingency_tables(table, SIZES, PAIRS, noise_multiplier=1.0, noise=NoNoise())
     flat = [np.full(size, 6.0 / size) for size in SIZES]
     scores, _, _ = release.dependence_scores(table, flat, noise_multiplier=1.0, noise=NoNoise())
     for j, size in enumerate(SIZES):
@@ -109,7 +112,7 @@ def noisy_histograms(noise_multiplier):
 def noisy_pairs(noise_multiplier):
     empty, sizes, pairs = np.zeros((0, 3), np.int32), (200, 200, 200), [(0, 1), (0, 2), (1, 2)]
     return (
-        release.pair_histograms(empty, sizes, pairs, noise_multiplier=noise_multiplier, noise=HostNoise(2)),
+        release.contingency_tables(empty, sizes, pairs, noise_multiplier=noise_multiplier, noise=HostNoise(2)),
         len(pairs),
     )
 

@@ -17,7 +17,7 @@ from privsyn_jax.training.marginals import Marginals
 CARDINALITIES = (3, 2)
 PAIRS = list(itertools.product(range(3), range(2)))
 ONE_WAY = [np.array([50.0, 30.0, 20.0]), np.array([90.0, 10.0])]
-MARGINALS = Marginals(ONE_WAY, [np.ones(3), np.ones(2)], {}, 0.0)
+MARGINALS = Marginals(ONE_WAY, [np.ones(3), np.ones(2)], {})
 SHARES = [counts / counts.sum() for counts in ONE_WAY]
 
 
@@ -136,7 +136,7 @@ def test_gaussian_sampling_follows_a_denoiser_that_knows_the_data():
 
 def test_a_code_that_was_never_counted_stays_possible():
     generator = built("absorbing")
-    never = Marginals([np.array([5.0, 0.0, 5.0]), np.array([1.0, 1.0])], [np.ones(3), np.ones(2)], {}, 0.0)
+    never = Marginals([np.array([5.0, 0.0, 5.0]), np.array([1.0, 1.0])], [np.ones(3), np.ones(2)], {})
     bias = np.asarray(generator.calibrate(generator.init(jax.random.key(0)), never, None)["public"]["bias"])
     assert np.isfinite(bias).all() and 0 < np.exp(log_softmax(bias[:3]))[1] < 1e-4
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from privsyn_jax import fit
-from privsyn_jax.models import ctgan, wgan
+from privsyn_jax.models import ctgan, gmm_gan, wgan
 from privsyn_jax.privacy.clipping import choose, clipped_grad_sum
 from privsyn_jax.training.marginals import Marginals
 from privsyn_jax.training.optimizer import cosine_adam, projected
@@ -26,6 +26,7 @@ NOBODY = np.zeros(len(RECORDS), bool)
 SMALL = {"cardinalities": CARDINALITIES, "latent_dim": 4, "critic_dims": (6,), "generator_dims": (8,)}
 GENERATORS = {
     "ctgan": ctgan.make(**SMALL),
+    "gmm_gan": gmm_gan.make(**SMALL),
     "wgan": wgan.make(**SMALL),
     "penalty": ctgan.make(**SMALL, weight_bound=0.0, penalty_weight=10.0),
 }
@@ -58,7 +59,7 @@ def assert_frequencies(codes, probs):
     assert ((counts - expected) ** 2 / expected).sum() < chi2.isf(1e-6, len(probs) - 1)
 
 
-@pytest.mark.parametrize("name", ["ctgan", "wgan"])
+@pytest.mark.parametrize("name", ["ctgan", "gmm_gan", "wgan"])
 def test_critics_take_the_fast_path(name):
     generator = GENERATORS[name]
     params, keys = generator.init(jax.random.key(0)), jax.random.split(jax.random.key(0), 8)
@@ -134,7 +135,7 @@ def test_conditions_follow_released_counts_and_are_met():
     generator, counts = GENERATORS["ctgan"], [np.array([70.0, 30.0, 0.0]), np.array([20.0, 80.0]), np.full(4, 25.0)]
     params = generator.init(jax.random.key(0))
     params = {**params, "public": jax.tree.map(jnp.zeros_like, params["public"])}
-    params = generator.calibrate(params, Marginals(counts, [np.ones(len(own)) for own in counts], {}, 0.0), None)
+    params = generator.calibrate(params, Marginals(counts, [np.ones(len(own)) for own in counts], {}), None)
     rows = generator.sample(params, jax.random.key(5), 20_000)
     for column, own in enumerate(counts):
         even = np.full(len(own), 1 / len(own))

@@ -20,7 +20,7 @@ from privsyn_jax.privacy_settings import AdaptiveClipSettings, PrivacySettings
 from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
-from privsyn_jax.training.marginals import choose_pairs
+from privsyn_jax.training.marginals import buy_one_way, buy_pairs, choose_pairs
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, many_steps
 from privsyn_jax.transforms.discretize import OneWay
@@ -318,10 +318,9 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
     rng, ledger, plan = np.random.default_rng(0), Ledger(), small_plan()
     codes = rng.integers(0, 3, (500, 3)).astype(np.int32)
     counts = [np.bincount(column, minlength=3).astype(float) for column in codes.T]
-    one_way = OneWay(counts, [np.full(3, 1.0)] * 3) if bought_before else None
-    records = Private(codes)
-    marginals = dp_sgd.buy_marginals(records, (3, 3, 3), one_way, plan=plan, ledger=ledger, noise=HostNoise(0))
-    assert marginals is not None
+    records, common = Private(codes), {"plan": plan, "ledger": ledger, "noise": HostNoise(0)}
+    one_way = OneWay(counts, [np.full(3, 1.0)] * 3) if bought_before else buy_one_way(records, (3, 3, 3), **common)
+    marginals = buy_pairs(records, (3, 3, 3), one_way, **common)
     names = ["pair scores", "pair marginals"] if bought_before else ["histograms", "pair scores", "pair marginals"]
     assert [entry.name for entry in ledger.entries] == [look.charged_as for look in records.openings] == names
     for entry in ledger.entries:
@@ -329,14 +328,17 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
         assert release is not None and entry.event["noise_multiplier"] == release.noise_multiplier
     for counts in marginals.one_way:
         assert (counts >= 0).all() and counts.sum() == pytest.approx(marginals.one_way[0].sum())
-    assert marginals.pair_stddev == pytest.approx(5.0 * math.sqrt(len(marginals.pairs)))
+    stddevs = {table.stddev for table in marginals.tables.values()}
+    assert stddevs == {pytest.approx(5.0 * math.sqrt(len(marginals.tables)))}
 
 
 def test_without_a_budget_no_marginals_are_bought():
     ledger = Ledger()
     codes = Private(np.zeros((5, 2), np.int32))
     plan = small_plan(releases=())
-    assert dp_sgd.buy_marginals(codes, (2, 2), None, plan=plan, ledger=ledger, noise=HostNoise(0)) is None
+    common = {"plan": plan, "ledger": ledger, "noise": HostNoise(0)}
+    assert buy_one_way(codes, (2, 2), **common) is None
+    assert buy_pairs(codes, (2, 2), OneWay([np.ones(2)] * 2, [np.ones(2)] * 2), **common).tables == {}
     assert ledger.entries == ()
 
 

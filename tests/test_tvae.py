@@ -2,23 +2,40 @@
 
 import functools
 import itertools
+import json
 import logging
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import chi2
 
+from privsyn_jax.data.schema import schema_to_dict
+from privsyn_jax.learn import learn
 from privsyn_jax.models import tvae
+from privsyn_jax.models.units import of_units
+from privsyn_jax.plan import make_plan
+from privsyn_jax.privacy.accounting import epsilon_of
 from privsyn_jax.privacy.clipping import choose, clipped_grad_sum
+from privsyn_jax.privacy.guard import Private, UnchargedAccess
+from privsyn_jax.privacy.ledger import Ledger, Receipt
+from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.privacy.release import embedding_sum
+from privsyn_jax.privacy.secret import Secret
+from privsyn_jax.run import execute
+from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.synthesis.sampler import synthesize
+from privsyn_jax.training import stages
+from privsyn_jax.training.attempt import Attempt
+from privsyn_jax.training.marginals import Marginals
 from privsyn_jax.transforms.discretize import fit_public
-from privsyn_jax.types import Column, Schema
+from privsyn_jax.types import Column, Schema, UnitRows
 
 CARDINALITIES = (3, 2, 4)
 SPLITS = (3, 5)
@@ -30,9 +47,10 @@ FRESH = GENERATOR.init(jax.random.key(0))
 
 
 def randomized(seed, scale=1.0):
-    """Every leaf drawn anew, also those that start at zero."""
+    """Every trained leaf drawn anew, also those that start at zero."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, scale, leaf.shape), jnp.float32), FRESH)
+    private = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, scale, leaf.shape), jnp.float32), FRESH["private"])
+    return {**FRESH, "private": private}
 
 
 def mlp(layers, inputs):
@@ -52,10 +70,10 @@ def log_probs(params, latents):
     return sum(table[:, RECORDS[:, column]] for column, table in enumerate(own))
 
 
-def probabilities(params, stddev=1.0):
-    """[24]: of each record when the latent is N(0, stddev^2), by quadrature."""
+def probabilities(params, stddev=1.0, mean=0.0):
+    """[24]: of each record when the latent is N(mean, stddev^2), by quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(120)
-    return weights @ np.exp(log_probs(params, stddev * nodes[:, None])) / weights.sum()
+    return weights @ np.exp(log_probs(params, mean + stddev * nodes[:, None])) / weights.sum()
 
 
 def posteriors(params):
@@ -215,6 +233,225 @@ def test_conditions_are_met_by_rejection():
         generator.sample(params, jax.random.key(0), 5, {1: 0})
 
 
+# ---- the bought prior, and calibration
+
+
+def bought(params, records=RECORDS, noise_multiplier=0.0, generator=GENERATOR, seed=0):
+    """(params with the prior, noisy sum, stddev, event)."""
+    (stage,) = generator.after
+    total, stddev, event = embedding_sum(
+        functools.partial(stage.embed, params),
+        records,
+        num_groups=stage.num_groups,
+        noise_multiplier=noise_multiplier,
+        noise=HostNoise(seed),
+    )
+    return stage.absorb(params, total, stddev, jax.random.key(0)), total, stddev, event
+
+
+def of_kind(**arguments):
+    return tvae.make(cardinalities=CARDINALITIES, latent_dim=1, hidden_dims=(6, 4), **arguments)
+
+
+def test_the_prior_has_the_moments_of_all_posteriors_together():
+    params = randomized(seed=8, scale=0.3)
+    mean, log_variance = posteriors(params)
+    assert np.abs(mean).max() < 1.7  # none is scaled down
+    prior = bought(params, generator=of_kind())[0]["public"]["prior"]
+    np.testing.assert_allclose(prior["means"], [mean.mean(axis=0)], atol=1e-4)
+    wanted = mean.var() + np.exp(log_variance).mean()
+    np.testing.assert_allclose(np.square(prior["factors"]), [[[wanted]]], rtol=1e-3)
+
+
+def test_halves_of_the_latent_space_have_moments_of_their_own():
+    params, generator = randomized(seed=9, scale=0.5), of_kind(prior_splits=1)
+    last = params["private"]["encoder"]["Dense_2"]
+    last["bias"] = last["bias"].at[0].add(-float(np.median(posteriors(params)[0])))
+    prior = bought(params, generator=generator)[0]["public"]["prior"]
+    mean = posteriors(params)[0][:, 0]
+    np.testing.assert_allclose(prior["shares"], [(mean <= 0).mean(), (mean > 0).mean()], atol=1e-5)
+    clipped = np.clip(mean, -1.7, 1.7)
+    np.testing.assert_allclose(prior["means"][:, 0], [clipped[mean <= 0].mean(), clipped[mean > 0].mean()], atol=1e-3)
+
+
+def test_sampling_frequencies_match_the_integral_over_the_bought_prior():
+    generator = of_kind()
+    params, *_ = bought(randomized(seed=4), generator=generator)
+    prior = params["public"]["prior"]
+    mean, stddev = float(prior["means"][0, 0]), float(prior["factors"][0, 0, 0])
+    counts = np.bincount(
+        np.ravel_multi_index(generator.sample(params, jax.random.key(5), 20_000, {}).T, CARDINALITIES), minlength=24
+    )
+    assert_counts_match(counts, probabilities(params, abs(stddev), mean))
+    with pytest.raises(AssertionError):
+        assert_counts_match(counts, probabilities(params))
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+    row=st.integers(0, 23),
+    splits=st.sampled_from([0, 1]),
+)
+def test_one_record_moves_the_sum_of_latents_by_at_most_one(seed, scale, row, splits):
+    params, generator = randomized(seed, scale), of_kind(prior_splits=splits)
+    others = np.delete(RECORDS, row, axis=0)
+    moved = bought(params, generator=generator)[1] - bought(params, others, generator=generator)[1]
+    assert np.linalg.norm(moved) < 1 + 1e-4
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 1000), rows=st.lists(st.integers(0, 23), min_size=0, max_size=3))
+def test_one_unit_moves_the_sum_of_latents_by_at_most_one(seed, rows):
+    params, generator = randomized(seed), of_units(of_kind(), 3)
+    codes = np.zeros((1, 3, 3), np.int32)
+    codes[0, : len(rows)] = RECORDS[rows]
+    _, total, _, _ = bought(params, UnitRows(codes, np.arange(3)[None] < len(rows)), generator=generator)
+    assert np.linalg.norm(total) < 1 + 1e-5
+    if len(rows) == 3:
+        alone = bought(params, RECORDS[rows], generator=of_kind())[1]
+        np.testing.assert_allclose(3 * total.reshape(alone.shape), alone, atol=1e-5)
+
+
+def test_the_noise_on_latents_is_normal_and_of_the_stated_scale():
+    params = randomized(seed=8, scale=0.3)
+    generator = tvae.make(cardinalities=CARDINALITIES, latent_dim=24, hidden_dims=(6,))
+    params = generator.init(jax.random.key(0))
+    _, noisy, stddev, event = bought(params, RECORDS, 5.0, generator)
+    noise = (noisy - bought(params, RECORDS, 0.0, generator)[1]).ravel()
+    assert stddev == 5.0 and event == {"kind": "gaussian", "noise_multiplier": 5.0, "count": 1}
+    assert abs(noise.std() - 5.0) < 5 * 5.0 / np.sqrt(2 * len(noise))
+
+
+@pytest.mark.parametrize("noise_multiplier", [30.0, 1e6])
+def test_whatever_the_noise_the_prior_has_a_covariance(noise_multiplier):
+    generator = tvae.make(cardinalities=CARDINALITIES, latent_dim=3, hidden_dims=(4,), prior_splits=2)
+    params, *_ = bought(generator.init(jax.random.key(0)), RECORDS, noise_multiplier, generator)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    rows = generator.sample(params, jax.random.key(1), 200, {})
+    assert (rows >= 0).all() and (rows < np.array(CARDINALITIES)).all()
+
+
+@pytest.mark.parametrize("has_prior", [False, True])
+def test_calibrated_columns_come_out_as_often_as_was_counted(has_prior):
+    generator, params = of_kind(), randomized(seed=4)
+    params = {**params, "public": generator.init(jax.random.key(0))["public"]}
+    if has_prior:
+        params, *_ = bought(params, generator=generator)
+    counts = [np.array([70.0, 20.0, 10.0]), np.array([5.0, 95.0]), np.array([40.0, 30.0, 20.0, 10.0])]
+    marginals = Marginals(counts, [np.ones(len(own)) for own in counts], {})
+    before = generator.sample(params, jax.random.key(5), 20_000, {})
+    after = generator.sample(generator.calibrate(params, marginals, jax.random.key(6)), jax.random.key(5), 20_000, {})
+    for column, own in enumerate(counts):
+        shares = [np.bincount(rows[:, column], minlength=len(own)) / len(rows) for rows in (before, after)]
+        assert np.abs(shares[1] - own / own.sum()).max() < 0.02 < np.abs(shares[0] - own / own.sum()).max()
+
+
+# ---- plan, ledger, resuming
+
+SCHEMA = Schema(
+    columns=(
+        Column("age", "integer", lower=0, upper=90),
+        Column("ward", "categorical", categories=("a", "b", "c")),
+        Column("dead", "boolean"),
+    ),
+    num_records=400,
+    target="dead",
+)
+TINY = {
+    "model": {"name": "tvae", "latent_dim": 2, "hidden_dims": (4,)},
+    "transform": {"num_bins": 4, "num_cells": 16},
+    "training": {"num_steps": 4, "steps_per_dispatch": 2, "expected_batch_size": 32, "checkpoint_seconds": 3600},
+    "privacy": {"epsilon": 1.0, "delta": 1e-4},
+    "evaluation": {"enabled": False},
+}
+
+
+def small_frame():
+    rng = np.random.default_rng(0)
+    ward = rng.choice(np.array(["a", "b", "c"], object), 400)
+    return pd.DataFrame({"age": rng.integers(0, 91, 400), "ward": ward, "dead": rng.random(400) < 0.3})
+
+
+def learned(attempt=None, **privacy):
+    checked = settings_from_dict({**TINY, "privacy": {**TINY["privacy"], **privacy}})
+    records, plan = Private(small_frame()), make_plan(checked, SCHEMA)
+    attempt = attempt or Attempt(Secret.fresh(), Ledger())
+    return learn(records, SCHEMA, plan, checked, attempt), plan, attempt.ledger, records
+
+
+def test_the_prior_is_charged_last_and_the_run_lands_on_epsilon():
+    run, plan, ledger, records = learned()
+    names = ["histograms", "training", "latent prior"]
+    assert [entry.name for entry in ledger.entries] == names
+    assert [opening.charged_as for opening in records.openings] == names
+    assert ledger.entries[-1].event == plan.release("latent prior").event
+    assert plan.release("latent prior").share == 0.05 and plan.training_share == pytest.approx(0.9)
+    assert 0.99 < run.privacy["epsilon"] <= 1.0
+    assert run.privacy["epsilon"] == pytest.approx(epsilon_of(ledger.events, 1e-4), rel=1e-6)
+    assert not np.array_equal(run._params["public"]["prior"]["factors"][0], np.eye(2))
+
+
+def after_of(ledger, **privacy):
+    """(params, those that `buy_after` makes of them)."""
+    plan = make_plan(settings_from_dict({**TINY, "privacy": {**TINY["privacy"], **privacy}}), SCHEMA)
+    params = FRESH | {"private": randomized(seed=8, scale=0.3)["private"]}
+    return params, stages.buy_after(
+        GENERATOR, Private(RECORDS), params, plan=plan, seed=0, ledger=ledger, noise=HostNoise(0)
+    )
+
+
+def test_without_a_share_no_prior_is_bought():
+    params, after = after_of(ledger := Ledger(), budget={"prior": 0.0})
+    assert after is params and not ledger.entries
+    params, after = after_of(ledger)
+    assert [entry.name for entry in ledger.entries] == ["latent prior"]
+    assert np.abs(after["public"]["prior"]["means"] - params["public"]["prior"]["means"]).max() > 0
+
+
+def test_a_prior_that_is_not_charged_reads_nothing(monkeypatch):
+    monkeypatch.setattr(Ledger, "charge", lambda self, name, *_, **__: Receipt(self, name))
+    with pytest.raises(UnchargedAccess, match="private records were to be opened with"):
+        after_of(Ledger())
+
+
+def test_a_run_killed_after_its_prior_was_bought_buys_the_same_at_no_charge(tmp_path, monkeypatch):
+    small_frame().to_csv(tmp_path / "data.csv", index=False)
+    (tmp_path / "schema.json").write_text(json.dumps(schema_to_dict(SCHEMA)))
+    paths = {"path": str(tmp_path / "data.csv"), "schema": str(tmp_path / "schema.json")}
+    checked, sums, buy = settings_from_dict({**TINY, "data": paths}), [], stages.release.embedding_sum
+
+    def watched(*args, **kwargs):
+        sums.append(buy(*args, **kwargs))
+        if len(sums) == 1:
+            raise KeyboardInterrupt
+        return sums[-1]
+
+    monkeypatch.setattr(stages.release, "embedding_sum", watched)
+    with pytest.raises(KeyboardInterrupt):
+        execute(checked, tmp_path / "run", announce=lambda message: None)
+    before = json.loads((tmp_path / "run" / "private" / "ledger.json").read_text())["entries"]
+    execute(checked, tmp_path / "run", announce=lambda message: None)
+    after = json.loads((tmp_path / "run" / "private" / "ledger.json").read_text())["entries"]
+    assert before == after and [entry["name"] for entry in after][-1] == "latent prior"
+    assert [entry["event"]["count"] for entry in after] == [1, 4, 1]
+    assert len(sums) == 2
+    np.testing.assert_array_equal(sums[0][0], sums[1][0])
+
+
+def test_noise_after_training_is_no_other_noise_of_the_run():
+    secret, draws = Secret.fresh(), []
+    for noise in (
+        secret.host_noise("a"), secret.host_noise_after("a"), secret.host_noise_after("b"),
+        Secret(b"", 3).host_noise("a"), Secret(b"", 3).host_noise_after("a"), Secret(b"", 4).host_noise_after("a"),
+    ):  # fmt: skip
+        draws.append(noise.normal((5,), stddev=1.0))
+    assert all(np.abs(one - other).min() > 0 for one, other in itertools.combinations(draws, 2))
+    again = secret.host_noise_after("a").normal((5,), stddev=1.0)
+    np.testing.assert_array_equal(again, draws[1])
+
+
 # ---- learning and arguments
 
 
@@ -228,9 +465,8 @@ def test_it_learns_a_table_whose_columns_depend_on_one_another():
 
     def mean_loss(private, key):
         keys = jax.random.split(key, len(table))
-        return jax.vmap(generator.private_loss, in_axes=(None, 0, 0))(
-            {"private": private, "public": {}}, table, keys
-        ).mean()
+        losses = jax.vmap(generator.private_loss, in_axes=(None, 0, 0))({**params, "private": private}, table, keys)
+        return losses.mean()
 
     def step(carry, key):
         private, state = carry
@@ -239,7 +475,7 @@ def test_it_learns_a_table_whose_columns_depend_on_one_another():
 
     train = jax.jit(lambda private, keys: jax.lax.scan(step, (private, optimizer.init(private)), keys)[0][0])
     trained = train(params["private"], jax.random.split(jax.random.key(1), 300))
-    rows = generator.sample({"private": trained, "public": {}}, jax.random.key(2), 4000, {})
+    rows = generator.sample({**params, "private": trained}, jax.random.key(2), 4000, {})
     wanted = np.zeros((3, 4))
     np.add.at(wanted, (kind, kind), 1 / len(kind))
 
@@ -263,6 +499,9 @@ def test_it_learns_a_table_whose_columns_depend_on_one_another():
         ({"kl_weight": -1.0}, "kl_weight -1.0 must be a finite number, 0 or more"),
         ({"kl_weight": float("nan")}, "kl_weight nan must be"),
         ({"kl_weight": float("inf")}, "kl_weight inf must be"),
+        ({"prior_splits": 5}, "prior_splits 5 must be a whole number from 0 to 4"),
+        ({"prior_splits": 17, "latent_dim": 32}, "prior_splits 17 must be"),
+        ({"prior_radius": 0.0}, "prior_radius 0.0 must be a finite number above 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -230,7 +230,7 @@ def test_a_unit_moves_no_count_or_score_by_more_than_its_noise_is_scaled_to(rows
     pairs = [(0, 1), (0, 2), (1, 2)]
     mechanisms = (
         lambda codes, **common: release.histograms(codes, sizes, **common),
-        lambda codes, **common: release.pair_histograms(codes, sizes, pairs, **common),
+        lambda codes, **common: release.contingency_tables(codes, sizes, pairs, **common),
         lambda codes, **common: release.dependence_scores(codes, one_way, **common),
     )
     for mechanism in mechanisms:

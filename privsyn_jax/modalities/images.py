@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,17 +22,17 @@ from privsyn_jax.modalities.modality import Modality
 from privsyn_jax.models import GENERATORS, IMAGE_GENERATORS
 from privsyn_jax.one_shot import NoisySums, absorb, image_buyer
 from privsyn_jax.plan import Plan
-from privsyn_jax.privacy import release
 from privsyn_jax.privacy.guard import Private
-from privsyn_jax.privacy.ledger import Ledger, check_charged
+from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.synthesis.labelled import refuse_constraints, synthesize, wanted_classes
 from privsyn_jax.training.purchases import Purchases
+from privsyn_jax.training.stages import buy_stages
 from privsyn_jax.training.warm_up import warm_up
 from privsyn_jax.transforms.images import ImageTransform
-from privsyn_jax.types import Generator, Images, ImageSchema, Params, Stage, UserError
+from privsyn_jax.types import Generator, Images, ImageSchema, Params, UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
 
@@ -61,22 +60,15 @@ def buy(
     transform, buyer = ImageTransform(schema), image_buyer(settings, schema)
     if buyer is None:
         return Purchases(transform, None)
-    bought = NoisySums((), ())
-    for number, stage in enumerate(buyer.generator.stages):
-        planned = plan.release(stage.name)
-        assert planned is not None and isinstance(stage, Stage)
-        params = absorb(buyer.generator, bought, seed=settings.seed, num_stages=number)
-        what = "noisy sums of a vector of norm at most 1 for each image"
-        receipt = ledger.charge(planned.name, "all images and labels", what, planned.event, upto=1)
-        noisy_sum, stddev, event = release.embedding_sum(
-            functools.partial(stage.embed, params),
-            images.open(receipt),
-            num_groups=stage.num_groups,
-            noise_multiplier=planned.noise_multiplier,
-            noise=noise,
-        )
-        check_charged([planned.event], [event])
-        bought = NoisySums((*bought.sums, noisy_sum), (*bought.stddevs, stddev))
+    bought = buy_stages(
+        buyer.generator,
+        images,
+        plan=plan,
+        seed=settings.seed,
+        ledger=ledger,
+        noise=noise,
+        what="all images and labels",
+    )
     return Purchases(transform, bought)
 
 

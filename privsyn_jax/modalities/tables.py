@@ -21,7 +21,7 @@ from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
 from privsyn_jax.evaluation.sanity import rule_rows
 from privsyn_jax.files import write_json
 from privsyn_jax.modalities.modality import Modality
-from privsyn_jax.models import GENERATORS, TABLE_GENERATORS, USES_ONE_WAY
+from privsyn_jax.models import GENERATORS, ONE_SHOT, TABLE_GENERATORS, USES_MARGINALS, USES_MOMENTS, USES_ONE_WAY
 from privsyn_jax.models.units import of_units
 from privsyn_jax.plan import Plan, Release
 from privsyn_jax.privacy.guard import Private
@@ -31,14 +31,17 @@ from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.synthesis.constraints import parse_constraints
 from privsyn_jax.synthesis.sampler import check_conditions, synthesize
-from privsyn_jax.training import dp_sgd
+from privsyn_jax.training import aim, bayesian_network, mst
+from privsyn_jax.training.marginals import buy_one_way, buy_pairs
 from privsyn_jax.training.purchases import Purchases
+from privsyn_jax.training.stages import buy_stages
 from privsyn_jax.transforms import discretize
 from privsyn_jax.transforms.discretize import Discretizer, fit_public, unknown_columns
 from privsyn_jax.transforms.grid import make_grid
 from privsyn_jax.types import Generator, Schema, UnitRows, UserError, num_units_of
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
+_MEASURES = {"aim": aim.buy, "bayesian_network": bayesian_network.buy, "mst": mst.buy}  # else pairs, all at once
 _UNKNOWN_CATEGORIES = 20  # assumed for a column whose categories are yet to be bought
 _CONDITIONED = "The synthetic rows met synthesis.conditions and are compared with all real rows: expect a difference."
 
@@ -61,11 +64,23 @@ def buy(
         raise ValueError(f"the plan pays for {plan.rows_per_unit} rows per unit, the schema has {schema.rows_per_unit}")
     frame = frame.map(bounded_by(schema))
     transform = fit_transform(frame, schema, plan, settings, ledger, noise)
-    codes, cardinalities = frame.map(transform.encode), transform.cardinalities
-    if settings.model["name"] not in USES_ONE_WAY and plan.release("pair marginals") is None:
+    name = settings.model["name"]
+    if name in USES_MOMENTS:
+        units, generator = frame.map(transform.encode_units), build(settings, transform.schema, transform.cardinalities)
+        common: dict[str, Any] = {"plan": plan, "seed": settings.seed, "ledger": ledger, "noise": noise}
+        return Purchases(transform, buy_stages(generator, units, what="the codes of all columns", **common))
+    if plan.release("histograms") is None or (name not in USES_MARGINALS | USES_ONE_WAY):
+        return Purchases(transform, None)
+    if name in USES_MARGINALS - ONE_SHOT and plan.release("pair marginals") is None:
         return Purchases(transform, None)  # a histogram for bin edges alone: the generator is not calibrated to it
-    marginals = dp_sgd.buy_marginals(codes, cardinalities, transform.one_way, plan=plan, ledger=ledger, noise=noise)
-    return Purchases(transform, marginals)
+    codes, cardinalities = frame.map(transform.encode), transform.cardinalities
+    common = {"plan": plan, "ledger": ledger, "noise": noise}
+    one_way = transform.one_way or buy_one_way(codes, cardinalities, **common)
+    measure = _MEASURES.get(name)
+    if measure is None:
+        return Purchases(transform, buy_pairs(codes, cardinalities, one_way, **common))
+    first = column_order(settings.model["column_order"], schema)[0]
+    return Purchases(transform, measure(codes, cardinalities, one_way, first=first, model=settings.model, **common))
 
 
 def fit_transform(

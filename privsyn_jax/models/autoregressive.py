@@ -25,6 +25,8 @@ _BLOCK = 256  # records per vectorised forward pass: small enough for the cache
 _MAX_CODES = 10_000  # the table of all pairs of codes is square in it: 400 MB
 _TILT_STEPS = 100
 _TILT_MOMENTUM = 0.5
+_SURE = 2.0  # standard deviations below a noisy count, which it certainly is
+_SMALLEST_SHARE = 1e-9
 
 
 class Layout(NamedTuple):
@@ -107,7 +109,7 @@ def make(
     num_layers: int = 2,
     num_heads: int = 4,
     mlp_ratio: int = 2,
-    prior_strength: float = 0.1,
+    prior_strength: float = 100.0,
     num_calibration_rows: int = 16384,
 ) -> Generator:
     """Generator of int32 codes [d].
@@ -117,8 +119,8 @@ def make(
       column_order: permutation of the columns; the first is drawn from its marginal. Default: as given.
       variant: "transformer" or "masked_mlp".
       width, num_layers, num_heads, mlp_ratio: size of the network.
-      prior_strength: how much `calibrate` trusts the network against purchased marginals: weight of one
-        standard normal prior on every table entry, in units of the marginals' noise variance.
+      prior_strength: how much `calibrate` trusts the network against purchased marginals: precision of the
+        normal prior on every table entry, whose mean is what the network has learned.
       num_calibration_rows: rows that `calibrate` draws to know the generator's own marginals.
     """
     order = tuple(column_order) or tuple(range(len(cardinalities)))
@@ -257,18 +259,18 @@ def _calibrate(score, layout, params, marginals, key, *, prior_strength, num_row
     """Moves bias and tables so that the generator's marginals meet the purchased ones, up to their noise.
 
     Column by column in model order: given drawn earlier columns, the tilt of this column's logits is the
-    maximum-entropy change of the conditional whose expected marginals agree with the noisy ones, with
-    Gaussian slack: residual = prior_strength * noise variance * tilt.
+    maximum-entropy change of the conditional whose expected marginals agree with the noisy ones, up to what a
+    normal prior on the tilt lets noise explain: residual = prior_strength * noise variance / count * tilt, since a tilt
+    moves the expected count of a cell by as many records as the cell holds.
 
     Source: Chen and Rosenfeld 2000, "A Survey of Smoothing Techniques for ME Models", section III.
     """
-    total = float(np.mean([counts.sum() for counts in marginals.one_way]))
+    total = marginals.total
     num_rows = -(-num_rows // _BLOCK) * _BLOCK
     flat_codes = jnp.broadcast_to(jnp.asarray(layout.offsets), (num_rows, layout.num_columns))
     bias, tables = (np.array(params["public"][name]) for name in ("bias", "tables"))
     for position, (offset, size) in enumerate(zip(layout.offsets, layout.cardinalities, strict=True)):
         target, variance, rows = _targets(layout, marginals, position)
-        slack = prior_strength * (variance + 1.0)
         tilt, flat_codes = _tilt_column(
             score(params, flat_codes, position),
             flat_codes,
@@ -278,7 +280,8 @@ def _calibrate(score, layout, params, marginals, key, *, prior_strength, num_row
             _padded(layout.column_of_code[rows], 0),
             _padded(rows, -1),
             _padded(target / total, 0.0, also_first=1),
-            _padded(slack / total, 1.0, also_first=1),
+            _padded(np.sqrt(variance + 1.0) / total, 1.0, also_first=1),
+            prior_strength,
             jax.random.fold_in(key, position),
         )
         own = slice(offset, offset + size)
@@ -295,19 +298,20 @@ def _padded(array, value, *, also_first=0):
 
 
 @jax.jit
-def _tilt_column(scores, flat_codes, position, offset, size, parents, rows, target, slack, key):
+def _tilt_column(scores, flat_codes, position, offset, size, parents, rows, target, stddev, prior_strength, key):
     """Tilts one column to its targets and draws it.
 
-    The tilt [1 + f, k] solves mean_i features_i (x) softmax(base_i + features_i tilt) = target - slack * tilt,
-    the stationary point of a strictly convex problem, by damped Newton steps on its diagonal in the manner
-    of generalised iterative scaling (Darroch and Ratcliff 1972): an example activates at most `num_active`
-    features, so steps divided by that number do not overshoot.
+    The tilt [1 + f, k] solves mean_i features_i (x) softmax(base_i + features_i tilt) = target - slack * tilt, where
+    slack = prior_strength * stddev^2 / share, and the share of a cell is taken to be the generator's own or, if that
+    is more, what the target certainly shows. That is the stationary point of a strictly convex problem, reached by
+    damped Newton steps on its diagonal in the manner of generalised iterative scaling (Darroch and Ratcliff 1972): an
+    example activates at most `num_active` features, so steps divided by that number do not overshoot.
 
     Args:
       scores: [n, S] logits of the column; flat_codes: int32 [n, D] earlier columns drawn.
       offset, size: where the column's codes start, and how many there are (k is at least that).
       parents, rows: int [f], the earlier column and the flat code that each feature tests; -1 for none.
-      target, slack: [1 + f, k], in shares of the records; feature 0 is always on.
+      target, stddev: [1 + f, k], in shares of the records; feature 0 is always on.
 
     Returns:
       the tilt; flat_codes with the column drawn from its tilted logits.
@@ -318,6 +322,8 @@ def _tilt_column(scores, flat_codes, position, offset, size, parents, rows, targ
     tests = (flat_codes[:, parents] == rows[None]).astype(jnp.float32)
     features = jnp.concatenate([jnp.ones((num_rows, 1)), tests], axis=1)
     num_active = features.sum(axis=1).max()
+    share = jnp.maximum(features.T @ jax.nn.softmax(base, axis=-1) / num_rows, target - _SURE * stddev)
+    slack = prior_strength * stddev**2 / jnp.maximum(share, _SMALLEST_SHARE)
 
     def improve(_, state):
         tilt, velocity = state
@@ -342,13 +348,13 @@ def _targets(layout, marginals, position):
     counts = [marginals.one_way[column][None]]
     variances = [np.square(marginals.one_way_stddev[column])[None]]
     rows = []
-    for (i, j), table in marginals.pairs.items():
+    for (i, j), (table, stddev) in marginals.tables.items():
         if column not in (i, j):
             continue
         other, table = (i, table) if column == j else (j, table.T)
         if position_of[other] < position:
             counts.append(table)
-            variances.append(np.full(table.shape, marginals.pair_stddev**2))
+            variances.append(np.full(table.shape, stddev**2))
             rows.append(layout.offsets[position_of[other]] + np.arange(len(table)))
     flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     return np.concatenate(counts).astype(np.float32), np.concatenate(variances).astype(np.float32), flat

@@ -22,24 +22,15 @@ import numpy as np
 
 from privsyn_jax.models.cosine_basis import CosineBasis, cosine_basis
 from privsyn_jax.models.image_layers import draw_images, label_is_exact
+from privsyn_jax.models.moments import cleaned, factors_of, moments_of, products, sizes_of, weighted, within_unit
 from privsyn_jax.types import Generator, Stage
 
 _TONES = 64  # bins of brightness
 _KNOTS = 2049  # of a tone curve
 _CURVE_IMAGES = 2000  # drawn to know the brightness of Gaussian images
-# Squared weights of the parts of an embedding of norm 1.
+# Squared weights of the parts of the first embedding, of norm 1.
 _FIRST = {"size": 0.05, "tones": 0.05, "mean": 0.9}
-_SECOND = {"size": 0.02, "mean": 0.1, "products": 0.88}
 _BATCH = 500
-
-
-class Moments(NamedTuple):
-    """What a noisy sum says of every group; `noise` is the stddev of a covariance's entries off the diagonal."""
-
-    sizes: np.ndarray  # [g]
-    means: np.ndarray  # [g, m]
-    covariances: np.ndarray  # [g, m, m]
-    noise: np.ndarray  # [g]
 
 
 def make(
@@ -131,17 +122,15 @@ class _Learner(NamedTuple):
         tones = jnp.minimum(example.pixels.astype(jnp.int32) * _TONES // 256, _TONES - 1).reshape(-1, channels)
         share = 1.0 / len(tones)
         counts = jnp.zeros((channels, _TONES)).at[jnp.arange(channels)[None], tones].add(share)
-        coefficients = _within_unit(self.basis.analyse(image - self.center) / self.largest)
+        coefficients = within_unit(self.basis.analyse(image - self.center) / self.largest)
         parts = [jnp.ones(1), counts.reshape(-1) / math.sqrt(channels), coefficients]
-        return example.labels, jnp.concatenate(
-            [math.sqrt(w) * part for w, part in zip(_FIRST.values(), parts, strict=True)]
-        )
+        return example.labels, weighted(parts, tuple(_FIRST.values()))
 
     def absorb_means(self, params, noisy_sum, stddev, key):
         del key
         channels = self.basis.shape[2]
         weights = [math.sqrt(weight) for weight in _FIRST.values()]
-        sizes = _sizes(noisy_sum[:, 0], weights[0], stddev)
+        sizes = sizes_of(noisy_sum[:, 0], weights[0], stddev)
         tones = noisy_sum[:, 1 : 1 + channels * _TONES].sum(axis=0).reshape(channels, _TONES)
         means = noisy_sum[:, 1 + channels * _TONES :] * (self.largest / weights[2]) / sizes[:, None]
         public = {**params["public"], "means": means[:, None], "tones": _distribution(tones)}
@@ -149,20 +138,20 @@ class _Learner(NamedTuple):
 
     def embed_products(self, params, example):
         rest = self._rest(params["public"]["means"][:, 0], example)
-        return example.labels, _products(rest / self.largest_within)
+        return example.labels, products(rest / self.largest_within)
 
     def absorb_products(self, params, noisy_sum, stddev, key, *, num_splits=0):
         del key
-        moments = _moments(noisy_sum, stddev, self.largest_within)
+        moments = moments_of(noisy_sum, stddev, self.largest_within)
         weights = moments.sizes / moments.sizes.sum()
         common, common_noise = (
             np.einsum("k,kij->ij", weights, moments.covariances),
             np.linalg.norm(weights * moments.noise),
         )
-        common = _cleaned(np.zeros_like(common), common, float(common_noise) * self.shrinkage)
+        common = cleaned(np.zeros_like(common), common, float(common_noise) * self.shrinkage)
         covariances = self._pulled(moments, [common] * self.num_classes)
         means = np.asarray(params["public"]["means"])[:, 0] + moments.means
-        public = {**params["public"], "means": means[:, None], "factors": _factors(covariances)[:, None]}
+        public = {**params["public"], "means": means[:, None], "factors": factors_of(covariances)[:, None]}
         if num_splits:
             public |= _cells(means, covariances, num_splits)
         return self._learned(params, public)
@@ -173,15 +162,15 @@ class _Learner(NamedTuple):
         signs = jnp.dot(public["directions"][label], rest, precision=jax.lax.Precision.HIGHEST) > 0
         cell = jnp.dot(signs.astype(jnp.int32), 2 ** jnp.arange(len(signs), dtype=jnp.int32))
         own = rest + public["class_means"][label] - public["means"][label, cell]
-        return label * num_cells + cell, _products(own / self.largest_within)
+        return label * num_cells + cell, products(own / self.largest_within)
 
     def absorb_cells(self, params, noisy_sum, stddev, key):
         del key
         public = {name: np.asarray(value) for name, value in params["public"].items()}
         shape = public["means"].shape  # [classes, cells, m]
-        moments = _moments(noisy_sum, stddev, self.largest_within)
+        moments = moments_of(noisy_sum, stddev, self.largest_within)
         parents = np.einsum("kcij,kclj->kcil", public["factors"], public["factors"]).reshape(-1, shape[2], shape[2])
-        factors = _factors(self._pulled(moments, list(parents))).reshape(*shape, shape[2])
+        factors = factors_of(self._pulled(moments, list(parents))).reshape(*shape, shape[2])
         sizes = moments.sizes.reshape(shape[:2])
         kept = {name: value for name, value in public.items() if name not in ("class_means", "directions")}
         public = {
@@ -200,7 +189,7 @@ class _Learner(NamedTuple):
         """Covariances [g, m, m] of the groups, each as near to its parent as the noise allows."""
         return np.stack(
             [
-                _cleaned(parent, covariance, float(noise) * self.shrinkage)
+                cleaned(parent, covariance, float(noise) * self.shrinkage)
                 for parent, covariance, noise in zip(parents, moments.covariances, moments.noise, strict=True)
             ]
         )
@@ -246,70 +235,10 @@ def _toned(public, images):
     return jnp.stack(channels, axis=-1)
 
 
-def _within_unit(vector):
-    return vector / jnp.maximum(1.0, jnp.linalg.norm(vector))
-
-
-def _products(rest):
-    """The part of an embedding of the second kind: 1, the vector, and its products, of norm at most 1."""
-    rest = _within_unit(rest)
-    rows, columns = np.triu_indices(rest.shape[0])
-    twice = np.where(rows == columns, 1.0, math.sqrt(2.0)).astype(np.float32)  # the norm of all products is kept
-    parts = [jnp.ones(1), rest, twice * rest[rows] * rest[columns]]
-    return _weighted(parts, _SECOND)
-
-
-def _weighted(parts, squared_weights):
-    """One vector of norm at most 1 of parts of norm at most 1."""
-    weighted = [math.sqrt(weight) * part for weight, part in zip(squared_weights.values(), parts, strict=True)]
-    return jnp.concatenate(weighted)
-
-
-def _moments(noisy_sum: np.ndarray, stddev: float, largest: float) -> Moments:
-    """Inverts `_products`, from sums [g, 1 + m + m (m + 1) / 2]."""
-    size_weight, mean_weight, weight = (math.sqrt(share) for share in _SECOND.values())
-    m = round((math.sqrt(8 * noisy_sum.shape[1] + 1) - 3) / 2)
-    sizes = _sizes(noisy_sum[:, 0], size_weight, stddev)
-    means = noisy_sum[:, 1 : 1 + m] * (largest / mean_weight) / sizes[:, None]
-    rows, columns = np.triu_indices(m)
-    twice = np.where(rows == columns, 1.0, math.sqrt(2.0))
-    products = noisy_sum[:, 1 + m :] * (largest**2 / weight) / sizes[:, None] / twice[None]
-    seconds = np.zeros((len(sizes), m, m))
-    seconds[:, rows, columns] = products
-    seconds[:, columns, rows] = products
-    noise = stddev * largest**2 / weight / sizes / math.sqrt(2)
-    return Moments(sizes, means, seconds - means[:, :, None] * means[:, None, :], noise)
-
-
-def _sizes(noisy: np.ndarray, weight: float, stddev: float) -> np.ndarray:
-    """Sizes of groups; one that is lost in the noise is taken to be as large as the noise."""
-    return np.maximum(noisy / weight, max(1.0, stddev / weight))
-
-
 def _distribution(noisy: np.ndarray) -> np.ndarray:
     """Noisy histograms [channels, _TONES] as shares: not negative, and of sum 1."""
     positive = np.maximum(noisy, 0.0) + 1e-9
     return positive / positive.sum(axis=1, keepdims=True)
-
-
-def _cleaned(parent: np.ndarray, matrix: np.ndarray, noise: float) -> np.ndarray:
-    """The covariance `parent` plus what in `matrix` - `parent` stands out from the noise.
-
-    Symmetric noise of entries with stddev s has eigenvalues up to e = 2 s sqrt(m); sqrt(value^2 - e^2) is the best
-    guess, in mean squared error, at a value outside. Source: Shabalin and Nobel 2013, "Reconstruction of a Low-rank
-    Matrix in the Presence of Gaussian Noise" (for matrices that are not symmetric).
-    """
-    values, vectors = np.linalg.eigh(matrix - parent)
-    edge = 2.0 * noise * math.sqrt(len(matrix))
-    values = np.sign(values) * np.sqrt(np.maximum(np.square(values) - edge**2, 0.0))
-    values, vectors = np.linalg.eigh(parent + (vectors * values) @ vectors.T)
-    return (vectors * np.maximum(values, 0.0)) @ vectors.T
-
-
-def _factors(covariances: np.ndarray) -> np.ndarray:
-    """A with A A' = covariance, of every group."""
-    values, vectors = np.linalg.eigh(covariances)
-    return vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
 
 
 def _cells(means: np.ndarray, covariances: np.ndarray, num_splits: int) -> dict[str, np.ndarray]:
@@ -324,7 +253,7 @@ def _cells(means: np.ndarray, covariances: np.ndarray, num_splits: int) -> dict[
     signs = np.array([[1 if cell >> split & 1 else -1 for split in range(num_splits)] for cell in range(2**num_splits)])
     offsets = math.sqrt(2 / math.pi) * np.einsum("cs,ks,ksm->kcm", signs, spreads, directions)
     taken = 2 / math.pi * np.einsum("ks,ksi,ksj->kij", np.square(spreads), directions, directions)
-    factors = _factors(covariances - taken)
+    factors = factors_of(covariances - taken)
     cell_shape = (num_classes, 2**num_splits, m)
     return {
         "class_means": means,

@@ -86,7 +86,7 @@ def make_table_gan(
     critic_widths = check_hidden_dims("critic_dims", critic_dims)
     net = GeneratorNet(codes.num_codes, check_hidden_dims("generator_dims", generator_dims))
     critic = Critic(critic_widths)
-    _check(latent_dim, loss, temperature, num_fakes, penalty_weight, weight_bound)
+    check_gan(latent_dim, loss, temperature, num_fakes, penalty_weight, weight_bound)
     init_net, init_critic = jax.jit(net.init), jax.jit(critic.init)
     condition_dim = codes.num_codes if conditional else 0
 
@@ -194,7 +194,7 @@ def make_table_gan(
         calibrate=_with_conditions if conditional else None,
         sample=sample,
         exact_conditions=lambda columns: tuple(sorted(columns)[:1]) if conditional else (),
-        project=_bounded(weight_bound) if weight_bound else None,
+        project=bounded(weight_bound) if weight_bound else None,
     )
 
 
@@ -205,7 +205,7 @@ def _penalty(score: Callable, real: jax.Array, fake: jax.Array, key: jax.Array) 
     return jnp.square(jnp.sqrt(jnp.sum(jnp.square(slope)) + 1e-12) - 1.0)  # the root of 0 has no gradient
 
 
-def _bounded(weight_bound: float) -> Callable[..., Params]:
+def bounded(weight_bound: float) -> Callable[..., Params]:
     """`project` onto critics whose slope the bound of their weights limits (Arjovsky et al. 2017, Algorithm 1)."""
     clip = lambda leaf: jnp.clip(leaf, -weight_bound, weight_bound)  # noqa: E731
     return lambda private: jax.tree.map(clip, private)
@@ -220,7 +220,7 @@ def _with_conditions(params: Params, marginals: Any, key: jax.Array) -> Params:
     return {**params, "public": {**params["public"], "conditions": jnp.asarray(logits, jnp.float32)}}
 
 
-def _check(
+def check_gan(
     latent_dim: int, loss: str, temperature: float, num_fakes: int, penalty_weight: float, weight_bound: float
 ) -> None:
     for name, value in {"latent_dim": latent_dim, "num_fakes": num_fakes}.items():

@@ -1,5 +1,8 @@
 """Variational autoencoder over table codes (TVAE): a Gaussian latent, and independent columns given it.
 
+The decoder's logits are corrections of released log frequencies where these were bought, and calibrated to them after
+training. Latents are drawn from what trained records have, if that was bought, see `latent_prior`; else from N(0, I).
+
 Source: Kingma and Welling 2014, "Auto-Encoding Variational Bayes"; Xu et al. 2019, "Modeling Tabular Data using
 Conditional GAN", section 4.5.
 """
@@ -17,9 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.flat_codes import FlatCodes, check_hidden_dims
+from privsyn_jax.models.latent_prior import LatentPrior
+from privsyn_jax.models.one_way import log_shares, matching_bias
 from privsyn_jax.types import Generator
 
 _BLOCK = 1024  # records decoded at once
+_CALIBRATION_ROWS = 4096
 
 
 class Encoder(nn.Module):
@@ -58,6 +64,8 @@ def make(
     latent_dim: int = 16,
     hidden_dims: tuple[int, ...] = (128,),
     kl_weight: float = 1.0,
+    prior_splits: int = 0,
+    prior_radius: float = 1.7,
 ) -> Generator:
     """Generator of int32 codes [d].
 
@@ -67,6 +75,8 @@ def make(
       latent_dim: length of the latent.
       hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
       kl_weight: of the divergence from N(0, I) against the reconstruction (beta).
+      prior_splits: coordinates along which a bought prior cuts the latent space in halves with Gaussians of their own.
+      prior_radius: root mean square of a latent's entries up to which a bought prior tells latents apart.
     """
     del column_order
     if not isinstance(latent_dim, int) or latent_dim < 1:
@@ -74,7 +84,11 @@ def make(
     widths = check_hidden_dims("hidden_dims", hidden_dims)
     if not 0 <= kl_weight < math.inf:
         raise ValueError(f"kl_weight {kl_weight} must be a finite number, 0 or more")
-    codes = FlatCodes(tuple(cardinalities))
+    if not isinstance(prior_splits, int) or not 0 <= prior_splits <= min(4, latent_dim):
+        raise ValueError(f"prior_splits {prior_splits!r} must be a whole number from 0 to 4, at most latent_dim")
+    if not 0 < prior_radius < math.inf:
+        raise ValueError(f"prior_radius {prior_radius} must be a finite number above 0")
+    codes, prior = FlatCodes(tuple(cardinalities)), LatentPrior(latent_dim, prior_splits, prior_radius)
     encoder, decoder = Encoder(latent_dim, widths), Decoder(codes.num_codes, widths)
 
     def encode(params, one_hot) -> tuple[jax.Array, jax.Array]:
@@ -82,8 +96,8 @@ def make(
         return posterior
 
     def decode(params, latent) -> jax.Array:
-        logits: Any = decoder.apply({"params": params["private"]["decoder"]}, latent)
-        return logits
+        corrections: Any = decoder.apply({"params": params["private"]["decoder"]}, latent)
+        return corrections + params["public"]["bias"]
 
     init_encoder, init_decoder = jax.jit(encoder.init), jax.jit(decoder.init)
 
@@ -93,7 +107,7 @@ def make(
             "encoder": init_encoder(encoder_key, jnp.zeros(codes.num_codes))["params"],
             "decoder": init_decoder(decoder_key, jnp.zeros(latent_dim))["params"],
         }
-        return {"private": private, "public": {}}
+        return {"private": private, "public": {"bias": jnp.zeros(codes.num_codes), "prior": prior.empty()}}
 
     def private_loss(params, example, key):
         one_hot = codes.one_hot(example)
@@ -106,16 +120,27 @@ def make(
     @jax.jit
     def sample_block(params, key):
         latent_key, code_key = jax.random.split(key)
-        latents = jax.random.normal(latent_key, (_BLOCK, latent_dim))
+        latents = prior.draw(params["public"]["prior"], latent_key, _BLOCK)
         return codes.draw(jax.vmap(decode, in_axes=(None, 0))(params, latents), code_key)
+
+    @jax.jit
+    def calibration_logits(params, key):
+        latents = prior.draw(params["public"]["prior"], key, _CALIBRATION_ROWS)
+        return jax.vmap(decode, in_axes=(None, 0))(params, latents) - params["public"]["bias"][None]
+
+    def calibrate(params, marginals, key):
+        """Columns come out with the released frequencies."""
+        bias = matching_bias(codes, calibration_logits(params, key), log_shares(marginals.one_way))
+        return {**params, "public": {**params["public"], "bias": bias}}
 
     return Generator(
         init=init,
         private_loss=private_loss,
         public_loss=None,
-        calibrate=None,
+        calibrate=calibrate,
         sample=functools.partial(_sample, sample_block),
         exact_conditions=lambda columns: (),
+        after=(prior.stage(lambda params, example: encode(params, codes.one_hot(example))),),
     )
 
 

@@ -51,28 +51,43 @@ def histograms(
     return noisy, stddev, _gaussian(noise_multiplier)
 
 
-def pair_histograms(
+def contingency_tables(
     codes: np.ndarray,
     cardinalities: Sequence[int],
-    pairs: Sequence[tuple[int, int]],
+    groups: Sequence[tuple[int, ...]],
     *,
     noise_multiplier: float,
     noise: HostNoise,
     rows_per_unit: int = 1,
-) -> tuple[dict[tuple[int, int], np.ndarray], float, Event]:
-    """Noisy contingency tables of the given column pairs.
+) -> tuple[dict[tuple[int, ...], np.ndarray], float, Event]:
+    """Noisy contingency tables of the given groups of columns.
 
-    L2 sensitivity: rows_per_unit * sqrt(number of pairs); one row adds one to one cell of each table.
+    L2 sensitivity: rows_per_unit * sqrt(number of groups); one row adds one to one cell of each table.
 
     Returns:
-      {(i, j): float64 [cardinalities[i], cardinalities[j]]}, the noise stddev of each cell, the event.
+      {columns: float64, one axis for each column}, the noise stddev of each cell, the event.
     """
-    stddev = noise_multiplier * rows_per_unit * math.sqrt(len(pairs))
+    stddev = noise_multiplier * rows_per_unit * math.sqrt(len(groups))
     noisy = {}
-    for i, j in pairs:
-        counts = contingency(codes[:, i], codes[:, j], cardinalities[i], cardinalities[j])
-        noisy[i, j] = counts + noise.normal(counts.shape, stddev=stddev)
+    for columns in groups:
+        counts = contingency(codes, cardinalities, columns)
+        noisy[columns] = counts + noise.normal(counts.shape, stddev=stddev)
     return noisy, stddev, _gaussian(noise_multiplier)
+
+
+def exponential_choice(scores: Sequence[float], *, sensitivity: float, epsilon: float, noise: HostNoise) -> int:
+    """Index of one score, drawn with probability proportional to exp(epsilon score / (2 sensitivity)): epsilon-DP.
+
+    Args:
+      scores: private; each moves by at most `sensitivity` between neighbours.
+      epsilon: infinite for the largest score.
+
+    Source: McSherry and Talwar 2007, "Mechanism Design via Differential Privacy".
+    """
+    weights = np.asarray(scores, np.float64)
+    if math.isinf(epsilon):
+        return int(np.argmax(weights))
+    return int(np.argmax(epsilon / (2 * sensitivity) * weights + noise.gumbel(weights.shape)))
 
 
 def dependence_scores(
@@ -103,7 +118,7 @@ def dependence_scores(
     scores = {}
     for (i, j), draw in zip(pairs, draws, strict=True):
         independent = np.outer(one_way[i], one_way[j]) / one_way[i].sum()
-        counts = contingency(codes[:, i], codes[:, j], sizes[i], sizes[j])
+        counts = contingency(codes, sizes, (i, j))
         scores[i, j] = float(np.abs(counts - independent).sum() + draw)
     return scores, stddev, _gaussian(noise_multiplier)
 
@@ -249,9 +264,11 @@ def project_to_counts(noisy: np.ndarray, total: float) -> np.ndarray:
     return np.maximum(noisy - threshold, 0.0)
 
 
-def contingency(first: np.ndarray, second: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Exact counts [rows, columns] of a pair of code arrays: private until noise is added."""
-    return np.bincount(first * columns + second, minlength=rows * columns).reshape(rows, columns)
+def contingency(codes: np.ndarray, cardinalities: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+    """Exact counts of some columns of int [n, d] together, an axis for each: private until noise is added."""
+    sizes = [cardinalities[j] for j in columns]
+    cells = np.ravel_multi_index(tuple(codes[:, j] for j in columns), sizes)
+    return np.bincount(cells, minlength=math.prod(sizes)).reshape(sizes)
 
 
 def _gaussian(noise_multiplier: float) -> Event:

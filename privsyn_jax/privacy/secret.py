@@ -43,8 +43,14 @@ class Secret:
         return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
     def host_noise(self, origin: str = "") -> HostNoise:
-        """Noise of the one-off releases."""
+        """Noise of the one-off releases before training."""
         return HostNoise(self._derive("releases", origin) if self.seed is None else self.seed)
+
+    def host_noise_after(self, origin: str = "") -> HostNoise:
+        """Noise of the one-off releases after training."""
+        if self.seed is None:
+            return HostNoise(self._derive("releases after training", origin))
+        return HostNoise(self.seed + 2**64)  # another stream than before training
 
     @property
     def fingerprint(self) -> str:

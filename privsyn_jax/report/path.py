@@ -16,6 +16,7 @@ _RELEASED = {
     "released_loss": "loss {}",
     "released_unclipped": "unclipped {}",
     "released_clip_norm": "clipping norm {}",
+    "released_vote_share": "votes for real {}",
 }
 
 

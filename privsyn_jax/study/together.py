@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ import numpy as np
 
 from privsyn_jax.fitted import Run
 from privsyn_jax.modalities import TABLES
-from privsyn_jax.models import TABLE_GENERATORS
+from privsyn_jax.models import PATE, TABLE_GENERATORS
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.run import prepare
@@ -30,6 +31,7 @@ from privsyn_jax.training.attempt import Attempt, open_attempt
 from privsyn_jax.training.loop import Hook
 from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.purchases import Purchases
+from privsyn_jax.training.stages import buy_after
 from privsyn_jax.training.together import fit_together
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Generator, Params, Records, Schema
@@ -162,7 +164,24 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
         hooks=hooks,
     )
     return [
-        (dp_sgd.end(generator, state, one.bought.released, settings=one.checked), spending.path)
+        (
+            dp_sgd.end(
+                generator,
+                state,
+                one.bought.released,
+                settings=one.checked,
+                after=functools.partial(
+                    buy_after,
+                    generator,
+                    one.codes,
+                    plan=one.plan,
+                    seed=one.checked.seed,
+                    ledger=one.attempt.ledger,
+                    noise=one.attempt.noise_after,
+                ),
+            ),
+            spending.path,
+        )
         for one, state, spending in zip(runs, states, spendings, strict=True)
     ]
 
@@ -198,8 +217,8 @@ def _shape(settings: Mapping[str, Any]) -> str:
     """Equal for runs of one program; a name of its own for a run that must be alone."""
     privacy = settings["privacy"]
     is_fed = settings["training"]["records_on"] == "host"
-    if privacy["adaptive"]["rule"] or is_fed or settings["model"]["name"] not in TABLE_GENERATORS:
-        return run_hash(settings)  # its blocks end when they will; its records are fed to one run; or it is no table
+    if privacy["adaptive"]["rule"] or is_fed or settings["model"]["name"] not in TABLE_GENERATORS.keys() - PATE:
+        return run_hash(settings)  # its blocks end when they will; records are fed to it; no table; or not by DP-SGD
     is_private = privacy["enabled"] and privacy["epsilon"] != "inf"
     common = override(settings, _RUNTIME)
     return json.dumps([is_private, common], sort_keys=True)

@@ -79,6 +79,11 @@ class Attempt:
         return self._secret.key(self._origin)
 
     @property
+    def noise_after(self) -> HostNoise:
+        """Of what is bought after training, from its first draw on: an attempt that trains again draws the same."""
+        return self._secret.host_noise_after(self._origin)
+
+    @property
     def step(self) -> int:
         """Steps done before this attempt."""
         return self._checkpoint.step if self._checkpoint is not None else 0

@@ -3,85 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from privsyn_jax import one_shot
 from privsyn_jax.one_shot import NoisySums
 from privsyn_jax.plan import Plan
-from privsyn_jax.privacy import release
 from privsyn_jax.privacy.bands import band_coefficients
 from privsyn_jax.privacy.guard import Private
-from privsyn_jax.privacy.ledger import Ledger, check_charged
-from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.rules import RULES
 from privsyn_jax.privacy.spending import Account, AdaptiveSpending, FixedSpending, Spending
 from privsyn_jax.settings import Settings
-from privsyn_jax.training import loop, processes
+from privsyn_jax.training import loop, pate, processes
 from privsyn_jax.training.attempt import TRAINING, Attempt
-from privsyn_jax.training.marginals import Marginals, choose_pairs
+from privsyn_jax.training.marginals import Marginals
 from privsyn_jax.training.optimizer import cosine_adam, projected
 from privsyn_jax.training.placement import automatic_microbatch_size, place
+from privsyn_jax.training.stages import buy_after
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, LossQuery, PublicUpdate, QuantileClip, computed_in
-from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Generator, Params
 
 WarmUp = Callable[[Params], Params]
-
-
-def buy_marginals(
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    one_way: OneWay | None,
-    *,
-    plan: Plan,
-    ledger: Ledger,
-    noise: HostNoise,
-) -> Marginals | None:
-    """The marginals that the plan has a budget for: of columns, and of pairs of them; None without any.
-
-    Args:
-      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
-      one_way: counts released before, by the transform; None buys them here, if the plan does.
-    """
-    scores_plan, pairs_plan = plan.release("pair scores"), plan.release("pair marginals")
-    common: dict[str, Any] = {"noise": noise, "rows_per_unit": plan.rows_per_unit}
-    if one_way is None:
-        histograms = plan.release("histograms")
-        if histograms is None:
-            return None
-        receipt = ledger.charge(
-            histograms.name, "the codes of all columns", "noisy counts of every column", histograms.event, upto=1
-        )
-        noisy, stddev, event = release.histograms(
-            codes.open(receipt), cardinalities, noise_multiplier=histograms.noise_multiplier, **common
-        )
-        check_charged([histograms.event], [event])
-        total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
-        counts = [release.project_to_counts(values, total) for values in noisy]
-        one_way = OneWay(counts, [np.full(len(values), stddev) for values in counts])
-    if scores_plan is None or pairs_plan is None:
-        return Marginals(one_way.counts, one_way.stddev, {}, 0.0)
-    what = "noisy distance of every pair from independence"
-    receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event, upto=1)
-    scores, _, event = release.dependence_scores(
-        codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, **common
-    )
-    check_charged([scores_plan.event], [event])
-    chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier * plan.rows_per_unit)
-    receipt = ledger.charge(
-        pairs_plan.name, f"{len(chosen)} pairs of columns", "noisy contingency tables", pairs_plan.event, upto=1
-    )
-    pairs, stddev, event = release.pair_histograms(
-        codes.open(receipt), cardinalities, chosen, noise_multiplier=pairs_plan.noise_multiplier, **common
-    )
-    check_charged([pairs_plan.event], [event])
-    return Marginals(one_way.counts, one_way.stddev, pairs, stddev)
 
 
 def make_step(
@@ -190,8 +138,10 @@ def train(
       warm_up: params -> params, before the first step; reads no record but through what was bought.
     """
     if generator.private_loss is None:
-        assert isinstance(bought, NoisySums)
-        return one_shot.absorb(generator, bought, seed=settings.seed), []
+        return _learned_at_once(generator, bought, settings), []
+    if generator.teaching is not None:
+        assert not isinstance(bought, NoisySums) and warm_up is None
+        return pate.train(generator, records, bought, plan=plan, settings=settings, attempt=attempt, hooks=hooks)
     is_fresh = attempt.step == 0
     step, state = begin(
         generator,
@@ -208,7 +158,25 @@ def train(
     with attempt.keeping(spending) as keep:
         spending = attempt.leader.leading(spending)
         state = _fit(step, state, records.open(receipt), attempt.key, spending, settings, [*hooks, keep])
-    return end(generator, state, bought, settings=settings), spending.path
+    after = functools.partial(
+        buy_after,
+        generator,
+        records,
+        plan=plan,
+        seed=settings.seed,
+        ledger=attempt.ledger,
+        noise=attempt.noise_after,
+    )
+    return end(generator, state, bought, settings=settings, after=after), spending.path
+
+
+def _learned_at_once(generator: Generator, bought: Marginals | NoisySums | None, settings: Settings) -> Params:
+    """Parameters of a generator that takes no steps."""
+    if isinstance(bought, NoisySums):
+        return one_shot.absorb(generator, bought, seed=settings.seed)
+    assert isinstance(bought, Marginals) and generator.calibrate is not None
+    init_key, calibration_key, _ = _public_keys(settings)
+    return generator.calibrate(generator.init(init_key), bought, calibration_key)
 
 
 def begin(
@@ -239,11 +207,24 @@ def begin(
     )
 
 
-def end(generator: Generator, state: TrainState, bought: Marginals | NoisySums | None, *, settings: Settings) -> Params:
-    """Parameters to sample from: the average over steps, calibrated to the purchased marginals."""
+def end(
+    generator: Generator,
+    state: TrainState,
+    bought: Marginals | NoisySums | None,
+    *,
+    settings: Settings,
+    after: Callable[[Params], Params] | None = None,
+) -> Params:
+    """Parameters to sample from: the average over steps, calibrated to the purchased marginals.
+
+    Args:
+      after: buys what is bought after training, see `stages.buy_after`.
+    """
     params = {**state.params, "private": state.ema}
     if state.public is not None:
         params["public"] = state.public.ema
+    if after is not None and generator.after:
+        params = after(params)
     if generator.calibrate is not None and isinstance(bought, Marginals):
         params = generator.calibrate(params, bought, _public_keys(settings)[2])
     return params

@@ -1,21 +1,125 @@
-"""Which pair marginals are worth their noise."""
+"""Marginals that are bought: of columns alone, and of the pairs that are worth their noise."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from privsyn_jax.plan import Plan
+from privsyn_jax.privacy import release
+from privsyn_jax.privacy.guard import Private
+from privsyn_jax.privacy.ledger import Ledger, check_charged
+from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.transforms.discretize import OneWay
 
 
-class Marginals(NamedTuple):
-    """Released counts of codes, by column index."""
+class Table(NamedTuple):
+    """Released counts of several columns together, one axis for each."""
 
-    one_way: list[np.ndarray]  # non-negative, one common total
+    counts: np.ndarray  # float64, may be negative
+    stddev: float  # of the noise of each cell
+
+
+class Marginals(NamedTuple):
+    """Released counts of codes, by column index.
+
+    Attributes:
+      one_way: of each column; non-negative, one common total.
+      one_way_stddev: of the noise of each cell.
+      tables: of several columns; their order is that of the axes, and of a conditional distribution the last column is
+        the one that depends on the others.
+    """
+
+    one_way: list[np.ndarray]
     one_way_stddev: list[np.ndarray]
-    pairs: dict[tuple[int, int], np.ndarray]  # as released, may be negative
-    pair_stddev: float
+    tables: dict[tuple[int, ...], Table]
+
+    @property
+    def total(self) -> float:
+        return float(np.mean([counts.sum() for counts in self.one_way]))
+
+
+def buy_one_way(
+    codes: Private[np.ndarray], cardinalities: Sequence[int], *, plan: Plan, ledger: Ledger, noise: HostNoise
+) -> OneWay | None:
+    """Noisy counts of every column, where the transform has bought none; None without a budget."""
+    histograms = plan.release("histograms")
+    if histograms is None:
+        return None
+    receipt = ledger.charge(
+        histograms.name, "the codes of all columns", "noisy counts of every column", histograms.event, upto=1
+    )
+    noisy, stddev, event = release.histograms(
+        codes.open(receipt),
+        cardinalities,
+        noise_multiplier=histograms.noise_multiplier,
+        noise=noise,
+        rows_per_unit=plan.rows_per_unit,
+    )
+    check_charged([histograms.event], [event])
+    total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
+    counts = [release.project_to_counts(values, total) for values in noisy]
+    return OneWay(counts, [np.full(len(values), stddev) for values in counts])
+
+
+def buy_pairs(
+    codes: Private[np.ndarray],
+    cardinalities: Sequence[int],
+    one_way: OneWay,
+    *,
+    plan: Plan,
+    ledger: Ledger,
+    noise: HostNoise,
+) -> Marginals:
+    """The pairs that are worth their noise, if the plan has a budget for them.
+
+    Args:
+      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
+      one_way: counts released before.
+    """
+    scores_plan, pairs_plan = plan.release("pair scores"), plan.release("pair marginals")
+    if scores_plan is None or pairs_plan is None:
+        return Marginals(one_way.counts, one_way.stddev, {})
+    common: dict[str, Any] = {"noise": noise, "rows_per_unit": plan.rows_per_unit}
+    what = "noisy distance of every pair from independence"
+    receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event, upto=1)
+    scores, _, event = release.dependence_scores(
+        codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, **common
+    )
+    check_charged([scores_plan.event], [event])
+    chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier * plan.rows_per_unit)
+    return measured(codes, cardinalities, one_way, chosen, "pair marginals", plan=plan, ledger=ledger, noise=noise)
+
+
+def measured(
+    codes: Private[np.ndarray],
+    cardinalities: Sequence[int],
+    one_way: OneWay,
+    chosen: Sequence[tuple[int, ...]],
+    name: str,
+    *,
+    plan: Plan,
+    ledger: Ledger,
+    noise: HostNoise,
+) -> Marginals:
+    """Contingency tables of the chosen columns, in the one Gaussian release of this name."""
+    bought = plan.release(name)
+    assert bought is not None
+    what = "noisy contingency tables"
+    receipt = ledger.charge(name, f"{len(chosen)} groups of columns", what, bought.event, upto=1)
+    counts, stddev, event = release.contingency_tables(
+        codes.open(receipt),
+        cardinalities,
+        chosen,
+        noise_multiplier=bought.noise_multiplier,
+        noise=noise,
+        rows_per_unit=plan.rows_per_unit,
+    )
+    check_charged([bought.event], [event])
+    tables = {columns: Table(table, stddev) for columns, table in counts.items()}
+    return Marginals(one_way.counts, one_way.stddev, tables)
 
 
 def choose_pairs(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from privsyn_jax.one_shot import NoisySums
-from privsyn_jax.training.marginals import Marginals
+from privsyn_jax.training.marginals import Marginals, Table
 from privsyn_jax.transforms import Transform, transform_from_dict
 
 
@@ -22,15 +22,15 @@ class Purchases(NamedTuple):
     def to_bytes(self, notes: dict[str, Any]) -> bytes:
         """One file: arrays and JSON, no pickle."""
         arrays: dict[str, np.ndarray] = {}
-        content = {"notes": notes, "transform": self.transform.to_dict(), "pair_stddev": None, "stddevs": None}
+        content = {"notes": notes, "transform": self.transform.to_dict(), "tables": None, "stddevs": None}
         if isinstance(self.released, NoisySums):
             content["stddevs"] = self.released.stddevs
             arrays |= {f"sum {number}": noisy_sum for number, noisy_sum in enumerate(self.released.sums)}
         elif self.released is not None:
-            content["pair_stddev"] = self.released.pair_stddev
+            content["tables"] = [[list(columns), table.stddev] for columns, table in self.released.tables.items()]
             for j, (counts, stddev) in enumerate(zip(self.released.one_way, self.released.one_way_stddev, strict=True)):
                 arrays |= {f"one_way {j}": counts, f"stddev {j}": stddev}
-            arrays |= {f"pair {i} {j}": counts for (i, j), counts in self.released.pairs.items()}
+            arrays |= {f"table {t}": table.counts for t, table in enumerate(self.released.tables.values())}
         file = io.BytesIO()
         np.savez(file, content=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         return file.getvalue()
@@ -49,17 +49,11 @@ class Purchases(NamedTuple):
         if content["stddevs"] is not None:
             stddevs = tuple(content["stddevs"])
             released = NoisySums(tuple(arrays[f"sum {number}"] for number in range(len(stddevs))), stddevs)
-        elif content["pair_stddev"] is not None:
+        elif content["tables"] is not None:
             columns = range(sum(name.startswith("one_way ") for name in arrays))
-            pairs = {
-                (int(name.split()[1]), int(name.split()[2])): counts
-                for name, counts in arrays.items()
-                if name.startswith("pair ")
-            }
             released = Marginals(
                 [arrays[f"one_way {j}"] for j in columns],
                 [arrays[f"stddev {j}"] for j in columns],
-                pairs,
-                content["pair_stddev"],
+                {tuple(key): Table(arrays[f"table {t}"], s) for t, (key, s) in enumerate(content["tables"])},
             )
         return cls(transform, released), content["notes"]

@@ -69,18 +69,19 @@ def initial_state(
     if public_optimizer is not None:
         public = PublicState(public_optimizer.init(params["public"]), jax.tree.map(jnp.copy, params["public"]))
     copied = jax.tree.map(jnp.copy, private)
-    return TrainState(params, copied, optimizer.init(private), jnp.int32(0), _controls(level), memory, public)
+    return TrainState(params, copied, optimizer.init(private), jnp.int32(0), controls_of(level), memory, public)
 
 
 def with_level(state: TrainState, level: Level, *, keep_clip_norm: bool = False) -> TrainState:
     """The state before steps of another level; an adaptive clipping norm is kept."""
-    controls = _controls(level)
+    controls = controls_of(level)
     if keep_clip_norm:
         controls = controls._replace(l2_clip_norm=state.controls.l2_clip_norm)
     return state._replace(controls=controls)
 
 
-def _controls(level: Level) -> Controls:
+def controls_of(level: Level) -> Controls:
+    """The numbers of a level, as the device takes them."""
     return Controls(
         jnp.uint32(sampling_threshold(level.sampling_rate)),
         jnp.float32(level.expected_batch_size),

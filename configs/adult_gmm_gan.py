@@ -1,0 +1,21 @@
+"""UCI Adult by a Gaussian mixture that a GAN refines; epsilon 1.
+
+python -m launch.run --config=configs/adult_gmm_gan.py --config.data.dir=FOLDER --workdir=runs/adult_gmm_gan
+"""
+
+from launch.config import default_config, finish
+
+
+def get_config(arg=None):
+    config = default_config("gmm_gan")
+    config.data.name = "adult"
+    config.privacy.epsilon = 1.0
+    config.privacy.delta = 1e-5
+    config.privacy.budget.marginals = 0.7
+    config.training.num_steps = 200
+    config.training.expected_batch_size = 2048
+    config.training.critic_steps = 5
+    config.training.learning_rate = 1e-3
+    config.training.generator_learning_rate = 1e-4
+    config.training.generator_batch_size = 512
+    return finish(config, arg)

@@ -1,0 +1,330 @@
+"""AIM, MST and the Bayesian network: what they choose, what one unit can move, what is charged."""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import privsyn_jax
+from privsyn_jax.models import TABLE_GENERATORS, markov_field
+from privsyn_jax.models.code_network import marginal
+from privsyn_jax.plan import make_plan
+from privsyn_jax.privacy import accounting, renyi
+from privsyn_jax.privacy.guard import Private
+from privsyn_jax.privacy.ledger import Ledger
+from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.privacy.release import contingency, exponential_choice
+from privsyn_jax.releases import Release
+from privsyn_jax.settings import settings_from_dict
+from privsyn_jax.training import aim, bayesian_network, mst
+from privsyn_jax.training.marginals import Marginals, Table
+from privsyn_jax.transforms.discretize import OneWay
+from privsyn_jax.types import Column, Schema, UserError
+
+SIZES = (2, 3, 4, 3)
+NAMES = ("aim", "bayesian_network", "mst", "fitted_marginals")
+BUY = {"aim": aim.buy, "bayesian_network": bayesian_network.buy, "mst": mst.buy}
+SMALLER = {"aim": {"rounds_per_column": 1, "num_iterations": 50}, "fitted_marginals": {"num_calibration_rows": 512}}
+SCHEMA = Schema(
+    tuple(Column(f"c{j}", "categorical", categories=tuple("abcd"[:size])) for j, size in enumerate(SIZES)), 2000
+)
+
+
+def dependent_codes(seed=0, size=2000):
+    """Column 1 follows column 0, column 2 follows column 1, column 3 nothing."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, 2, size)
+    second = np.where(rng.random(size) < 0.9, first, 2)
+    third = np.where(rng.random(size) < 0.9, second, 3)
+    return np.stack([first, second, third, rng.integers(0, 3, size)], axis=1).astype(np.int32)
+
+
+def one_way_of(codes):
+    counts = [np.bincount(codes[:, j], minlength=size).astype(float) for j, size in enumerate(SIZES)]
+    return OneWay(counts, [np.full(size, 1.0) for size in SIZES])
+
+
+def planned(name, epsilon=1.0, schema=SCHEMA):
+    return make_plan(
+        settings_from_dict(
+            {
+                "model": {"name": name},
+                "privacy": {"epsilon": epsilon, "delta": 1e-5},
+                "transform": {"edges": "public"},
+            }
+        ),
+        schema,
+    )
+
+
+def bought(name, codes, epsilon=1.0, noise=None, model=None):
+    plan, ledger = planned(name, epsilon), Ledger()
+    arguments = {
+        "aim": {"max_model_megabytes": 4.0, "rounds_per_column": 1, "num_iterations": 60},
+        "bayesian_network": {"max_parents": 2},
+        "mst": {},
+    }[name]
+    records = Private(codes)
+    found = BUY[name](
+        records, SIZES, one_way_of(codes), first=0, model={**arguments, **(model or {})}, plan=plan, ledger=ledger,
+        noise=noise or HostNoise(0),
+    )  # fmt: skip
+    return found, plan, ledger, records
+
+
+# ---- choosing
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.integers(0, 2**31))
+def test_without_noise_the_highest_score_is_chosen(scores, seed):
+    chosen = exponential_choice(scores, sensitivity=1.0, epsilon=math.inf, noise=HostNoise(seed))
+    assert scores[chosen] == max(scores)
+
+
+def test_choices_have_the_probabilities_of_the_exponential_mechanism():
+    scores, sensitivity, epsilon, noise = [0.0, 1.0, 3.0], 2.0, 1.5, HostNoise(5)
+    draws = [exponential_choice(scores, sensitivity=sensitivity, epsilon=epsilon, noise=noise) for _ in range(20_000)]
+    weights = np.exp(epsilon * np.array(scores) / (2 * sensitivity))
+    expected = len(draws) * weights / weights.sum()
+    assert stats.chisquare(np.bincount(draws, minlength=3), expected).pvalue > 1e-4
+
+
+# ---- sensitivity
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.integers(0, 30), st.sampled_from([(0, 1), (2, 1), (0, 2, 3), (3,)]))
+def test_a_row_moves_the_score_of_a_parent_set_by_at_most_two(seed, size, columns):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, SIZES, (size + 1, len(SIZES)))
+    one_way = OneWay([rng.dirichlet(np.ones(size)) * 50 for size in SIZES], [np.ones(size) for size in SIZES])
+    with_row, without = (bayesian_network.dependence(rows, SIZES, one_way, columns) for rows in (codes, codes[:-1]))
+    assert abs(with_row - without) <= 2 + 1e-9
+
+
+class Watched(HostNoise):
+    """Keeps the stddev of every table's noise, draws none, and lets choices be the best."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.stddevs = []
+
+    def normal(self, shape, *, stddev):
+        self.stddevs.append(stddev)
+        return np.zeros(shape)
+
+    def gumbel(self, shape):
+        return np.zeros(shape)
+
+
+@pytest.mark.parametrize("name", ["bayesian_network", "mst"])
+def test_tables_have_the_noise_that_the_plan_states_for_all_of_them_together(name):
+    noise = Watched()
+    found, plan, *_ = bought(name, dependent_codes(), noise=noise)
+    release = plan.releases[-1]
+    assert noise.stddevs == [pytest.approx(release.noise_multiplier * math.sqrt(len(found.tables)))] * len(found.tables)
+    assert {table.stddev for table in found.tables.values()} == set(noise.stddevs)
+
+
+def test_rounds_of_aim_never_cost_more_than_what_is_charged():
+    noise, epsilons = Watched(), []
+    choose = exponential_choice
+
+    def watched_choice(scores, *, sensitivity, epsilon, noise):
+        assert sensitivity == 1
+        epsilons.append(epsilon)
+        return choose(scores, sensitivity=sensitivity, epsilon=epsilon, noise=noise)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aim, "exponential_choice", watched_choice)
+        *_, ledger, _ = bought("aim", dependent_codes(), noise=noise)
+    charged = ledger.entries[0].event
+    order = charged["order"]
+    spent = sum(order / (2 * stddev**2) for stddev in noise.stddevs) + sum(order * e**2 / 8 for e in epsilons)
+    assert len(epsilons) == len(noise.stddevs) >= 2
+    assert spent == pytest.approx(charged["epsilon"], rel=1e-6) and spent <= charged["epsilon"] * (1 + 1e-9)
+    measured = [{"kind": "gaussian", "noise_multiplier": stddev, "count": 1} for stddev in noise.stddevs]
+    chosen = [{"kind": "exponential", "epsilon": epsilon, "count": 1} for epsilon in epsilons]
+    exact = sum(float(renyi.divergences(event, (order,))[0]) for event in [*measured, *chosen])
+    assert exact <= charged["epsilon"] * (1 + 1e-9)
+
+
+@given(st.floats(0.5, 50.0), st.integers(2, 30), st.integers(1, 16), st.lists(st.booleans(), max_size=600))
+def test_the_budget_of_rounds_is_used_up_and_never_passed(noise_multiplier, num_columns, rounds, answers):
+    budget, spent, whole = aim.Budget(noise_multiplier, num_columns, rounds), 0.0, 1 / (2 * noise_multiplier**2)
+    for is_fine in [*answers, *[False] * 60]:
+        if not budget.is_left:
+            break
+        budget.start_round()
+        spent += 1 / (2 * budget.stddev**2) + budget.epsilon**2 / 8
+        assert spent <= whole * (1 + 1e-9)
+        budget.end_round(is_fine=is_fine)
+    assert not budget.is_left and spent == pytest.approx(whole, rel=1e-6)
+
+
+# ---- the plan and the ledger
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("epsilon", [0.5, 2.0])
+def test_the_plan_spends_the_target(name, epsilon):
+    plan = planned(name, epsilon)
+    assert plan.levels == () and plan.num_steps == 0
+    assert sum(release.share for release in plan.releases) == pytest.approx(1.0)
+    spent = accounting.epsilon_of(plan.release_events, plan.delta)
+    assert 0.995 * epsilon <= spent <= epsilon
+
+
+@pytest.mark.parametrize("name", ["aim", "mst"])
+def test_a_given_noise_multiplier_is_accounted_for(name):
+    settings = settings_from_dict(
+        {
+            "model": {"name": name},
+            "privacy": {"epsilon": None, "noise_multiplier": 5.0},
+            "transform": {"edges": "public"},
+        }
+    )
+    plan = make_plan(settings, SCHEMA)
+    assert plan.epsilon == pytest.approx(accounting.epsilon_of(plan.release_events, plan.delta))
+    assert [release.noise_multiplier * math.sqrt(release.share) for release in plan.releases] == pytest.approx(
+        [5.0] * len(plan.releases)
+    )
+
+
+def test_choices_are_charged_by_the_divergence_of_their_exponential_mechanisms():
+    release = Release("tree", 0.3, 7.0, "renyi", 13, 12.0)
+    each = {"kind": "exponential", "epsilon": release.epsilon_each, "count": release.count}
+    assert float(renyi.divergences(each, (12,))[0]) <= release.event["epsilon"] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", BUY)
+def test_every_look_is_charged_as_planned(name):
+    _, plan, ledger, records = bought(name, dependent_codes())
+    names = [release.name for release in plan.releases if release.name != "histograms"]
+    assert [entry.name for entry in ledger.entries] == names
+    assert {look.charged_as for look in records.openings} == set(names)
+    assert [entry.event for entry in ledger.entries] == [plan.release(name).event for name in names]
+
+
+# ---- what comes out
+
+
+@pytest.mark.parametrize("name", BUY)
+def test_dependent_columns_are_found(name):
+    found, *_ = bought(name, dependent_codes(), epsilon=4.0)
+    pairs = {frozenset(pair) for columns in found.tables for pair in itertools.combinations(columns, 2)}
+    assert {frozenset({0, 1}), frozenset({1, 2})} <= pairs
+
+
+def test_mst_measures_a_spanning_tree():
+    found, *_ = bought("mst", dependent_codes(), epsilon=0.1)
+    reached = {0}
+    for _ in SIZES:
+        reached |= {j for pair in found.tables if reached & set(pair) for j in pair}
+    assert len(found.tables) == len(SIZES) - 1 and reached == set(range(len(SIZES)))
+
+
+def test_parents_come_before_their_children():
+    found, *_ = bought("bayesian_network", dependent_codes())
+    known = {0}
+    for columns in found.tables:
+        assert set(columns[:-1]) <= known and columns[-1] not in known and len(columns) <= 3
+        known.add(columns[-1])
+    assert known == set(range(len(SIZES)))
+
+
+def test_a_model_of_aim_stays_below_its_size():
+    found, *_ = bought("aim", dependent_codes(), epsilon=50.0, model={"max_model_megabytes": 8 * 14 / 2**20})
+    assert markov_field.model_megabytes(SIZES, list(found.tables)) <= 8 * 14 / 2**20 or len(found.tables) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_generator_has_the_marginals_that_were_measured(name):
+    codes = dependent_codes(size=20_000)
+    one_way = one_way_of(codes)
+    pairs = [(0, 1), (1, 2), (0, 3)]
+    tables = {pair: Table(contingency(codes, SIZES, pair).astype(float), 1.0) for pair in pairs}
+    generator = TABLE_GENERATORS[name](cardinalities=SIZES)
+    marginals = Marginals(one_way.counts, one_way.stddev, tables)
+    params = generator.calibrate(generator.init(jax.random.key(0)), marginals, jax.random.key(1))
+    drawn = generator.sample(params, jax.random.key(2), len(codes), {})
+    for pair in pairs:
+        distance = 0.5 * np.abs(contingency(drawn, SIZES, pair) - contingency(codes, SIZES, pair)).sum() / len(codes)
+        assert distance < 0.02
+    if name in ("aim", "mst"):  # independent given column 1, as nothing else was measured
+        table = marginal(params, (0, 1, 2))
+        given = table / table.sum(axis=(0, 2), keepdims=True)
+        np.testing.assert_allclose(given, given.sum(2, keepdims=True) * given.sum(0, keepdims=True), atol=2e-3)
+
+
+def test_two_measurements_of_a_pair_are_averaged_by_precision():
+    first, second = Table(np.array([[1.0, 3.0]]), 2.0), Table(np.array([[5.0, 3.0]]), 1.0)
+    marginals = aim.with_table(aim.with_table(Marginals([], [], {}), (0, 1), first), (0, 1), second)
+    table = marginals.tables[0, 1]
+    np.testing.assert_allclose(table.counts, [[(1 + 4 * 5) / 5, 3.0]])
+    assert table.stddev == pytest.approx(math.sqrt(0.8))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_goes_in_and_a_table_comes_out(name):
+    codes = dependent_codes(size=600)
+    frame = pd.DataFrame({f"c{j}": np.array(list("abcd"))[codes[:, j]] for j in range(len(SIZES))})
+    settings = {"model": SMALLER.get(name, {}), "transform": {"edges": "public"}}
+    run = privsyn_jax.fit(frame, SCHEMA, model=name, epsilon=2.0, delta=1e-5, settings=settings)
+    assert 1.9 < run.privacy["epsilon"] <= 2.0
+    synthetic = run.sample(400, seed=1)
+    assert list(synthetic) == list(frame) and len(synthetic) == 400
+    assert (synthetic.c0 == synthetic.c1).mean() > 0.6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_columns_are_no_obstacle(name):
+    rng, size = np.random.default_rng(0), 300
+    frame = pd.DataFrame(
+        {
+            "constant": np.full(size, 7),
+            "missing": np.full(size, None, object),
+            "one_class": np.full(size, "a", object),
+            "many": rng.choice([f"v{i}" for i in range(500)], size),
+        }
+    )
+    schema = Schema(
+        (
+            Column("constant", "integer", lower=0, upper=10),
+            Column("missing", "categorical", categories=("x", "y"), nullable=True),
+            Column("one_class", "categorical", categories=("a", "b")),
+            Column("many", "categorical", categories=tuple(f"v{i}" for i in range(500))),
+        ),
+        size,
+        target="one_class",
+    )
+    settings = {"model": SMALLER.get(name, {}), "transform": {"edges": "public", "num_bins": 4}}
+    run = privsyn_jax.fit(frame, schema, model=name, epsilon=5.0, delta=1e-4, settings=settings)
+    synthetic = run.sample(100, seed=0)
+    assert (synthetic.one_class == "a").mean() > 0.5 and synthetic.missing.isna().mean() > 0.5
+
+
+@pytest.mark.parametrize("name", ["aim", "mst", "fitted_marginals"])
+def test_columns_too_large_to_count_together_are_refused(name):
+    with pytest.raises(ValueError, match="merge categories, lower"):
+        TABLE_GENERATORS[name](cardinalities=(2, 10_000, 3_000))
+
+
+def test_one_column_is_refused():
+    with pytest.raises(UserError, match="schema has one column: use another generator"):
+        planned("aim", schema=Schema(SCHEMA.columns[:1], 100))
+
+
+def test_the_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "mbi", None)
+    markov_field._mbi.cache_clear()
+    with pytest.raises(UserError, match="install privsyn_jax with the extra marginals"):
+        TABLE_GENERATORS["aim"](cardinalities=SIZES)
+    markov_field._mbi.cache_clear()
