@@ -74,8 +74,11 @@ def wanted_releases(settings: Settings, schema: AnySchema) -> tuple[Release, ...
     else:
         shares = _table_shares(settings, schema)
     choices = len(schema.modelled) - 1 if isinstance(schema, Schema) else 0
-    kinds = {"tree": ("renyi", choices), "network": ("renyi", choices), "rounds": ("renyi", 1)}
-    return tuple(Release(name, share, share**-0.5, *kinds.get(name, ())) for name, share in shares.items())
+    counts = {"tree": choices, "network": choices, "rounds": 1}
+    return tuple(
+        Release(name, share, share**-0.5, "renyi" if name in counts else "gaussian", counts.get(name, 1))
+        for name, share in shares.items()
+    )
 
 
 def scaled(releases: Sequence[Release], scale: float, order: float = 0.0) -> tuple[Release, ...]:

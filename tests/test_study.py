@@ -269,3 +269,16 @@ def test_the_smoke_study_runs_through_and_goes_on_after_a_kill(tmp_path):
     assert all((results / name).read_bytes() == content for name, content in kept.items())
     rows = table(tmp_path / "s" / "private" / "results.csv")
     assert len(rows) == 8 and all(0.97 <= float(row["epsilon_spent"]) <= 1.0 for row in rows)
+
+
+def test_a_study_of_models_alone_has_their_means_and_a_figure(tmp_path, made):
+    alone = study(contestants={"constant": {}}, epsilons=(1.0, math.inf), tuning=None)
+    lines = execute(alone, str(tmp_path / "s"), ENGINE)
+    private = tmp_path / "s" / "private"
+    report = (private / "report.md").read_text()
+    assert report.startswith(PRIVATE_NOTICE)
+    assert "| | epsilon | auc | epsilon spent | seconds |" in report
+    assert "| a | 1 | 0.76 ± 0.01 | 1 ± 0 | 1 ± 0 |" in report and "| b | inf | 0.76 ± 0.01 |" in report
+    texts = {text.text for text in ElementTree.parse(private / "by_epsilon.svg").iter() if text.tag.endswith("text")}
+    assert {"a", "b", "inf", "auc"} <= texts
+    assert str(private / "by_epsilon.png") in lines and not (private / "schedules.png").exists()

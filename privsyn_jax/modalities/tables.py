@@ -76,6 +76,7 @@ def buy(
     codes, cardinalities = frame.map(transform.encode), transform.cardinalities
     common = {"plan": plan, "ledger": ledger, "noise": noise}
     one_way = transform.one_way or buy_one_way(codes, cardinalities, **common)
+    assert one_way is not None
     measure = _MEASURES.get(name)
     if measure is None:
         return Purchases(transform, buy_pairs(codes, cardinalities, one_way, **common))

@@ -16,12 +16,13 @@ from privsyn_jax.study.executors import Engine
 from privsyn_jax.study.plan import Overrides, Study
 from privsyn_jax.study.results import Results
 from privsyn_jax.study.runs import compete, tune
+from privsyn_jax.study.values import values_figure, values_markdown
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
 
 def execute(study: Study, path: str, engine: Engine) -> list[str]:
-    """Runs what is missing, then writes results.csv, comparison.csv, report.md and the figure; returns lines to show.
+    """Runs what is missing, then writes results.csv, comparison.csv, report.md and the figures; returns lines to show.
 
     All of it is below private/: utility was measured on real records without noise.
 
@@ -52,11 +53,15 @@ def _write(
     comparison = analysis.compare(runs, study)
     for name, rows in (("results.csv", runs), ("comparison.csv", comparison)):
         write_bytes(folder / name, f"# {PRIVATE_NOTICE}\n{pd.DataFrame(rows).to_csv(index=False)}".encode())
-    report = f"{PRIVATE_NOTICE}\n\n{analysis.markdown(comparison, study, tuned)}"
+    report = f"{PRIVATE_NOTICE}\n\n{values_markdown(runs, study)}"
+    figures = values_figure(runs, study, folder)
+    if comparison:
+        report += f"\n{analysis.markdown(comparison, study, tuned)}"
+        figures += analysis.figure(comparison, study, folder)
     write_bytes(folder / "report.md", report.encode())
-    figures = analysis.figure(comparison, study, folder)
     files = [folder / name for name in ("results.csv", "comparison.csv", "report.md")]
-    return [*analysis.summary(comparison, study.metrics), *(str(file) for file in (*files, *figures))]
+    lines = analysis.summary(comparison, study.metrics) if comparison else []
+    return [*lines, *(str(file) for file in (*files, *figures))]
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def buy(
     what = "AIM: the pair that is modelled worst, by an exponential mechanism, and its noisy table, in rounds"
     receipt = ledger.charge(bought.name, "tables of all pairs of columns", what, bought.event, upto=1)
     rows, rows_per_unit = codes.open(receipt), plan.rows_per_unit
-    pairs = list(itertools.combinations(range(len(cardinalities)), 2))
+    pairs: list[Group] = list(itertools.combinations(range(len(cardinalities)), 2))
     exact = {pair: contingency(rows, cardinalities, pair) for pair in pairs}
     marginals = Marginals(one_way.counts, one_way.stddev, {})
     budget = Budget(bought.noise_multiplier, len(cardinalities), model["rounds_per_column"])
