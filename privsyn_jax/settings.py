@@ -79,13 +79,17 @@ class TransformSettings:
         alone: given edges, else even ones; nothing is bought).
       num_bins: bins aimed at per numeric column.
       num_cells: cells of the fine public grid that a purchased histogram is taken on.
+      most_categories: a column with more categories, whose schema has groups of them, is modelled by its groups; a
+        category is then drawn within its group by the purchased histogram (evenly, where none is bought).
     """
 
     edges: str = "quantile"
     num_bins: int = 32
     num_cells: int = 256
+    most_categories: int = 200
 
     def __post_init__(self):
+        require(self.most_categories >= 1, f"transform.most_categories is {self.most_categories}: give at least 1")
         one_of("transform.edges", self.edges, ("quantile", "public"))
         require(self.num_bins >= 2, f"transform.num_bins is {self.num_bins}: give at least 2")
         require(

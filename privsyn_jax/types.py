@@ -35,6 +35,7 @@ class Column:
       point_masses: numeric values known to be taken exactly by many records (0, a top code).
       edges: public bin edges, increasing, from lower to upper; None lets the transform choose.
       datetime_format: strftime format in files; None means ISO 8601.
+      groups: (name, categories) of every group of categories, such as the chapters of a classification; public.
       declared_public: names of facts above that were taken from the rows and that the user declared public.
     """
 
@@ -48,6 +49,7 @@ class Column:
     edges: tuple[float, ...] | None = None
     datetime_format: str | None = None
     declared_public: tuple[str, ...] = ()
+    groups: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     @property
     def values(self) -> tuple[Any, ...]:

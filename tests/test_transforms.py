@@ -396,7 +396,7 @@ def test_a_transform_survives_json(purchased):
 
 
 def test_public_bins_read_no_record():
-    assert list(inspect.signature(fit_public).parameters) == ["schema", "num_bins"]
+    assert list(inspect.signature(fit_public).parameters) == ["schema", "num_bins", "most_categories"]
     transform = fit_public(SCHEMA, num_bins=4)
     assert transform.one_way is None
     given = Column("gain", "numeric", lower=-100, upper=1000, edges=(-100, 10, 1000))

@@ -21,6 +21,7 @@ COLUMN_KEYS = (
     "edges",
     "datetime_format",
     "declared_public",
+    "groups",
 )
 UNIT_KEYS = ("unit_column", "max_records_per_unit", "num_units")
 SCHEMA_KEYS = ("columns", "target", "sensitive", "privacy_unit", "num_records", "declared_public", *UNIT_KEYS)
@@ -126,11 +127,19 @@ def _read_column(name: str, content: Any, source: str) -> Column:
 
 def _read_value(content: Mapping[str, Any], key: str, place: str) -> Any:
     value = content[key]
+    if key == "groups":
+        return _read_groups(value, place)
     if key not in _LISTS:
         return value
     if not isinstance(value, list | tuple):
         raise UserError(f"{key} of {place} is {value!r}: write a list in [ ]")
     return tuple(value)
+
+
+def _read_groups(value: Any, place: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    if not isinstance(value, Mapping) or not all(isinstance(members, list | tuple) for members in value.values()):
+        raise UserError(f'groups of {place} are {value!r}: write {{"name": [categories], ...}}')
+    return tuple((name, tuple(members)) for name, members in value.items())
 
 
 def _write_column(column: Column) -> dict[str, Any]:
@@ -140,6 +149,8 @@ def _write_column(column: Column) -> dict[str, Any]:
         value = getattr(column, key)
         if value != getattr(defaults, key):
             content[key] = list(value) if key in _LISTS else value
+    if column.groups:
+        content["groups"] = {name: list(members) for name, members in column.groups}
     return content
 
 

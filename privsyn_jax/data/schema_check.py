@@ -21,6 +21,7 @@ _KEYS_OF_KINDS = {
     "point_masses": ("numeric", "integer"),
     "edges": ("numeric", "integer"),
     "datetime_format": ("datetime",),
+    "groups": ("categorical", "ordinal"),
 }
 
 
@@ -28,9 +29,10 @@ def check_schema(schema: Schema, *, source: str = "the schema") -> None:
     """Raises UserError, naming the column and the remedy, when the schema breaks a rule.
 
     Rules: known kinds; public bounds for numeric, integer and datetime columns, lower < upper; categories
-    non-empty, unique and distinguishable in a file; point masses within bounds; edges increasing from lower
-    to upper; unique column names; target and sensitive columns exist; two columns or more besides ids; a unit column
-    of kind id, with a bound on its rows and a number of units, or none of the three.
+    non-empty, unique and distinguishable in a file; groups of known categories, each in one of them; point masses
+    within bounds; edges increasing from lower to upper; unique column names; target and sensitive columns exist; two
+    columns or more besides ids; a unit column of kind id, with a bound on its rows and a number of units, or none of
+    the three.
     """
     _check_table(schema, source)
     for column in schema.columns:
@@ -127,6 +129,7 @@ def _check_column(column: Column, place: str) -> None:
         _check_datetime_bounds(column, place)
     elif column.kind in CATEGORICAL_KINDS:
         _check_categories(column, place)
+        _check_groups(column, place)
 
 
 def _check_bounds_stated(column: Column, place: str) -> None:
@@ -224,6 +227,23 @@ def _check_categories(column: Column, place: str) -> None:
         column.kind != "boolean" or len({text.casefold() for text in texts}) == len(categories) == 2,
         f"categories of {place} must be two labels that differ, false first and true second: correct them",
     )
+
+
+def _check_groups(column: Column, place: str) -> None:
+    group_of: dict[Any, str] = {}
+    for name, members in column.groups:
+        _require(isinstance(name, str) and name != "", f"groups of {place} have the name {name!r}: use a text")
+        _require(len(members) > 0, f"group {name!r} of {place} is empty: list its categories, or remove it")
+        for value in members:
+            _require(
+                column.categories is None or value in column.categories,
+                f"group {name!r} of {place} holds {value!r}, which is not among its categories: add it there",
+            )
+            _require(
+                value not in group_of,
+                f"{value!r} of {place} is in the groups {group_of.get(value)!r} and {name!r}: leave it in one of them",
+            )
+            group_of[value] = name
 
 
 def _check_texts(values: tuple[Any, ...], place: str) -> None:

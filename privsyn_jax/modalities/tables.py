@@ -36,7 +36,7 @@ from privsyn_jax.training.marginals import buy_one_way, buy_pairs
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.stages import buy_stages
 from privsyn_jax.transforms import discretize
-from privsyn_jax.transforms.discretize import Discretizer, fit_public, unknown_columns
+from privsyn_jax.transforms.discretize import Discretizer, fit_public, public_bins, unknown_columns
 from privsyn_jax.transforms.grid import make_grid
 from privsyn_jax.types import Generator, Schema, UnitRows, UserError, num_units_of
 from privsyn_jax.workdir import PRIVATE_NOTICE
@@ -52,7 +52,11 @@ def check(schema: Schema, settings: Settings) -> None:
         raise UserError(f"warm_start.images is {settings.warm_start.images!r}, which is for images: set it to ''")
     check_conditions(schema, parse_conditions(settings.synthesis.conditions))
     parse_constraints(settings.synthesis.constraints, schema)
-    known = fit_public(schema, num_bins=2) if not unknown_columns(schema) else None
+    known = (
+        fit_public(schema, num_bins=2, most_categories=settings.transform.most_categories)
+        if not unknown_columns(schema)
+        else None
+    )
     build(settings, schema, known.cardinalities if known else (2,) * len(schema.modelled))
 
 
@@ -93,7 +97,9 @@ def fit_transform(
         schema = _buy_categories(frame, schema, unknown, plan.category_delta, ledger, noise)
     histograms = plan.release("histograms")
     if settings.transform.edges == "public" or histograms is None:
-        return discretize.fit_public(schema, num_bins=settings.transform.num_bins)
+        return discretize.fit_public(
+            schema, num_bins=settings.transform.num_bins, most_categories=settings.transform.most_categories
+        )
     what = "noisy counts of every column on a fine public grid"
     receipt = ledger.charge(histograms.name, "all columns", what, histograms.event, upto=1)
     transform, event = discretize.fit_purchased(
@@ -101,6 +107,7 @@ def fit_transform(
         frame.open(receipt),
         num_bins=settings.transform.num_bins,
         num_cells=settings.transform.num_cells,
+        most_categories=settings.transform.most_categories,
         noise_multiplier=histograms.noise_multiplier,
         noise=noise,
     )
@@ -166,7 +173,8 @@ def random_records(
 ) -> tuple[Generator, np.ndarray | UnitRows]:
     """(generator, random codes). Data-dependent bins are taken at the number aimed at, units with all their rows."""
     grids = [make_grid(column, settings.transform.num_bins) for column in schema.modelled]
-    cardinalities = tuple(grid.size or _UNKNOWN_CATEGORIES for grid in grids)
+    bins = [public_bins(grid, settings.transform.most_categories) for grid in grids]
+    cardinalities = tuple(int(own.max()) + 1 if own.size else _UNKNOWN_CATEGORIES for own in bins)
     generator, num_units, most = build(settings, schema, cardinalities), num_units_of(schema), schema.rows_per_unit
     codes = rng.integers(cardinalities, size=(num_units * most, len(cardinalities))).astype(np.int32)
     if most == 1:

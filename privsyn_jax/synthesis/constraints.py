@@ -72,19 +72,19 @@ class CodeValues(NamedTuple):
 
     Attributes:
       low, high: float64 [k], the least and the largest number or moment; NaN for categories and missing values.
-      texts: of categories, str [k]; "" for numbers and missing values.
+      texts: of categories, for each code those that it can stand for; none for numbers and missing values.
       is_missing: bool [k].
     """
 
     low: np.ndarray
     high: np.ndarray
-    texts: np.ndarray
+    texts: tuple[frozenset[str], ...]
     is_missing: np.ndarray
 
     def holds(self, value: str, column: Column) -> np.ndarray:
         """Bool [k]: whether a code can stand for the value with this text."""
         if column.kind not in NUMERIC_KINDS:
-            return self.texts == value
+            return np.array([value in own for own in self.texts])
         number = _number(value, column)
         return (self.low <= number) & (number <= self.high)
 
@@ -148,15 +148,17 @@ def _code_values(transform: Discretizer, j: int) -> CodeValues:
     grid, bins = transform.grids[j], transform.bin_of_cell[j]
     size = int(bins.max()) + 1
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
-    texts, is_missing = np.full(size, "", object), np.zeros(size, bool)
+    texts, is_missing = [set() for _ in range(size)], np.zeros(size, bool)
     if grid.is_numeric:
         own = bins[: grid.num_value_cells]
         np.minimum.at(low, own, grid.lower)
         np.maximum.at(high, own, grid.upper - grid.whole)
     else:
-        texts[bins[: grid.num_value_cells]] = [category_text(value) for value in grid.column.values]
+        for code, value in zip(bins, grid.column.values, strict=False):
+            texts[code].add(category_text(value))
     is_missing[bins[grid.num_value_cells :]] = True
-    return CodeValues(np.where(low > high, np.nan, low), np.where(low > high, np.nan, high), texts, is_missing)
+    low, high = (np.where(low > high, np.nan, values) for values in (low, high))
+    return CodeValues(low, high, tuple(map(frozenset, texts)), is_missing)
 
 
 def _number(value: Any, column: Column) -> float:

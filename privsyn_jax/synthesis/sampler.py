@@ -42,10 +42,10 @@ def synthesize(
 ) -> Synthesis:
     """Draws records that meet the conditions and keep the rules.
 
-    A condition is a value, a list of values, or {"min": ..., "max": ...} (either may be left out). Single
-    values of categorical columns that the generator draws first are fixed exactly; for the rest,
-    rows are drawn again, at most `_MAX_ROUNDS` times. So are rows that break a rule of `constraints`, see
-    `constraints.parse_constraints`.
+    A condition is a value, a list of values, {"min": ..., "max": ...} (either may be left out), or {"group": ...}, one
+    of the schema's groups of categories. What a single code of a categorical column stands for, in columns that
+    the generator draws first, is fixed exactly; for the rest, rows are drawn again, at most `_MAX_ROUNDS` times. So are
+    rows that break a rule of `constraints`, see `constraints.parse_constraints`.
 
     Raises:
       UserError: an impossible condition or rule, or too few rows that meet them.
@@ -55,9 +55,10 @@ def synthesize(
     check_conditions(transform.schema, conditions)
     index = {column.name: j for j, column in enumerate(columns)}
     single = {
-        index[name]: _code(columns[index[name]], wanted)
+        index[name]: code
         for name, wanted in conditions.items()
-        if columns[index[name]].kind in CATEGORICAL_KINDS and not isinstance(wanted, (list, Mapping))
+        if columns[index[name]].kind in CATEGORICAL_KINDS
+        and (code := _single_code(transform, index[name], wanted)) is not None
     }
     fixed = {j: single[j] for j in generator.exact_conditions(tuple(single))}
     exact = tuple(columns[j].name for j in fixed)
@@ -126,17 +127,20 @@ def check_conditions(schema: Schema, conditions: Mapping[str, Any]) -> None:
 
 def _check_condition(column: Column, wanted: Any) -> None:
     name = column.name
-    if isinstance(wanted, Mapping):
+    if isinstance(wanted, Mapping) and set(wanted) == {"group"}:
+        possible = len(_members(column, wanted["group"])) > 0
+    elif isinstance(wanted, Mapping):
         if column.kind in CATEGORICAL_KINDS or not wanted or not set(wanted) <= {"min", "max"}:
             raise UserError(
-                f"condition on column {name!r} is {wanted}: give a value, a list, or min and max of a number"
+                f"condition on column {name!r} is {wanted}: give a value, a list, min and max of a number, or the "
+                "group of a category"
             )
         low, high = (_bound(column, wanted.get(side, getattr(column, end))) for side, end in _SIDES)
         possible = low <= high and low <= _bound(column, column.upper) and high >= _bound(column, column.lower)
     elif column.kind in CATEGORICAL_KINDS:
-        possible = len([_code(column, value) for value in _options(wanted)]) > 0
+        possible = len([_code(column, value) for value in _options(column, wanted)]) > 0
     else:
-        moments = [_bound(column, value) for value in _options(wanted)]
+        moments = [_bound(column, value) for value in _options(column, wanted)]
         possible = any(_bound(column, column.lower) <= moment <= _bound(column, column.upper) for moment in moments)
     if not possible:
         raise UserError(
@@ -146,8 +150,34 @@ def _check_condition(column: Column, wanted: Any) -> None:
         )
 
 
+def _single_code(transform: Discretizer, j: int, wanted: Any) -> int | None:
+    """The code that stands for what is wanted of a categorical column and for nothing else, if there is one."""
+    grid, bins = transform.grids[j], transform.bin_of_cell[j]
+    cells = [_code(grid.column, value) for value in _options(grid.column, wanted)]
+    codes = set(bins[cells].tolist())
+    return codes.pop() if len(codes) == 1 and (bins == bins[cells[0]]).sum() == len(set(cells)) else None
+
+
+def _members(column: Column, name: Any) -> tuple[Any, ...]:
+    """The categories of a group."""
+    groups = dict(column.groups)
+    if name not in groups:
+        raise UserError(
+            f"condition on column {column.name!r} asks for the group {name!r}: use one of {', '.join(groups)}"
+            if groups
+            else f"condition on column {column.name!r} asks for a group, and the schema gives it none: add groups there"
+        )
+    members = tuple(value for value in groups[name] if value in column.values)
+    if not members:
+        raise UserError(
+            f"condition on column {column.name!r} asks for the group {name!r}, of which no category was frequent "
+            "enough to be released: ask for another"
+        )
+    return members
+
+
 def _code(column: Column, value: Any) -> int:
-    """Code of a categorical value, as written in a file or as held in a frame."""
+    """Number of a categorical value, as written in a file or as held in a frame, among the categories."""
     for code, known in enumerate(column.values):
         labels = {category_text(known)}
         if column.kind == "boolean" and column.categories:
@@ -163,7 +193,7 @@ def _code(column: Column, value: Any) -> int:
 def _meets(values: Any, column: Column, wanted: Any) -> np.ndarray:
     """Bool [n] of a pandas Series: a missing value meets no condition."""
     if column.kind in CATEGORICAL_KINDS:
-        options = [column.values[_code(column, value)] for value in _options(wanted)]
+        options = [column.values[_code(column, value)] for value in _options(column, wanted)]
         return values.isin(options).to_numpy(bool)
     if isinstance(wanted, list):
         return values.isin([_bound(column, value) for value in wanted]).to_numpy(bool)
@@ -176,7 +206,9 @@ def _meets(values: Any, column: Column, wanted: Any) -> np.ndarray:
     return meets
 
 
-def _options(wanted: Any) -> list[Any]:
+def _options(column: Column, wanted: Any) -> list[Any]:
+    if isinstance(wanted, Mapping):
+        return list(_members(column, wanted["group"]))
     return wanted if isinstance(wanted, list) else [wanted]
 
 

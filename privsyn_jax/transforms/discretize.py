@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,15 +107,36 @@ def encode_cells(grids: tuple[Grid, ...], frame: pd.DataFrame) -> np.ndarray:
     return np.stack([grid.encode(frame[grid.column.name]) for grid in grids], axis=1)
 
 
-def fit_public(schema: Schema, *, num_bins: int) -> Discretizer:
-    """Bins from the schema alone: given edges, else even ones. Reads no record."""
+def fit_public(schema: Schema, *, num_bins: int, most_categories: float = math.inf) -> Discretizer:
+    """Bins from the schema alone: given edges, else even ones; groups of many categories. Reads no record."""
     grids = tuple(make_grid(column, num_bins) for column in schema.modelled)
-    bins = tuple(np.arange(grid.size) for grid in grids)
+    bins = tuple(public_bins(grid, most_categories) for grid in grids)
     return Discretizer(schema, grids, bins, tuple(np.ones(grid.size) for grid in grids), one_way=None)
 
 
+def public_bins(grid: Grid, most_categories: float) -> np.ndarray:
+    """Code of each cell: its own, but for a column with more categories than that, whose groups have one each."""
+    column, bins = grid.column, np.arange(grid.size)
+    if not column.groups or len(column.values) <= most_categories:
+        return bins
+    group_of = {value: name for name, members in column.groups for value in members}
+    code_of: dict[Any, int] = {}
+    for cell, value in enumerate(column.values):
+        key = ("group", group_of[value]) if value in group_of else ("category", value)
+        bins[cell] = code_of.setdefault(key, len(code_of))
+    bins[grid.num_value_cells :] = len(code_of)
+    return bins
+
+
 def fit_purchased(
-    schema: Schema, frame: pd.DataFrame, *, num_bins: int, num_cells: int, noise_multiplier: float, noise: HostNoise
+    schema: Schema,
+    frame: pd.DataFrame,
+    *,
+    num_bins: int,
+    num_cells: int,
+    noise_multiplier: float,
+    noise: HostNoise,
+    most_categories: float = math.inf,
 ) -> tuple[Discretizer, release.Event]:
     """Bins with edges at noisy quantiles, from one noisy histogram of every column's fine grid.
 
@@ -125,6 +147,7 @@ def fit_purchased(
       frame: private records that conform to the schema.
       num_bins: bins aimed at per numeric column; a cell heavier than 1 / num_bins stays a bin of its own.
       num_cells: cells of the fine public grid of a numeric column.
+      most_categories: see `public_bins`.
       noise_multiplier: of the release (L2 sensitivity: rows per unit * sqrt(number of columns)).
     """
     grids = tuple(make_grid(column, num_cells) for column in schema.modelled)
@@ -138,7 +161,10 @@ def fit_purchased(
     )
     total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
     smooth = [release.project_to_counts(counts, total) for counts in noisy]
-    bins = tuple(_merge(grid, counts, total / num_bins) for grid, counts in zip(grids, smooth, strict=True))
+    bins = tuple(
+        _merge(grid, counts, total / num_bins) if grid.merge else public_bins(grid, most_categories)
+        for grid, counts in zip(grids, smooth, strict=True)
+    )
     weights = tuple(_within_bin(group, counts) for group, counts in zip(bins, smooth, strict=True))
     counts = [np.bincount(group, values) for group, values in zip(bins, smooth, strict=True)]
     spread = [stddev * np.sqrt(np.bincount(group)) for group in bins]
@@ -183,8 +209,6 @@ def unknown_columns(schema: Schema) -> list[str]:
 
 def _merge(grid: Grid, counts: np.ndarray, target: float) -> np.ndarray:
     """Code of each cell: heavy cells alone, runs of light neighbours together; missing apart."""
-    if not grid.merge:
-        return np.arange(grid.size)
     codes, code, held = np.zeros(grid.size, dtype=np.int64), 0, 0.0
     for cell in range(grid.num_value_cells):
         heavy = counts[cell] >= target
