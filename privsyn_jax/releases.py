@@ -32,7 +32,7 @@ class Release:
       noise_multiplier: of the one Gaussian release with this share.
       kind: "gaussian", or "renyi": choices by exponential mechanisms, or rounds of these and Gaussian releases, which
         together have at most the Renyi divergence that the one Gaussian release has. (Composed as pure mechanisms, by
-        their privacy-loss distributions, choices would need a third more noise of everything.)
+        their privacy-loss distributions, choices would need a quarter more noise of everything.)
       count: of choices.
       order: of the divergence.
     """
