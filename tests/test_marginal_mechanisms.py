@@ -1,5 +1,6 @@
 """AIM, MST and the Bayesian network: what they choose, what one unit can move, what is charged."""
 
+import dataclasses
 import itertools
 import math
 
@@ -63,8 +64,8 @@ def planned(name, epsilon=1.0, schema=SCHEMA):
     )
 
 
-def bought(name, codes, epsilon=1.0, noise=None, model=None):
-    plan, ledger = planned(name, epsilon), Ledger()
+def bought(name, codes, epsilon=1.0, noise=None, model=None, rows_per_unit=1):
+    plan, ledger = dataclasses.replace(planned(name, epsilon), rows_per_unit=rows_per_unit), Ledger()
     arguments = {
         "aim": {"max_model_megabytes": 4.0, "rounds_per_column": 1, "num_iterations": 60},
         "bayesian_network": {"max_parents": 2},
@@ -131,6 +132,23 @@ def test_tables_have_the_noise_that_the_plan_states_for_all_of_them_together(nam
     release = plan.releases[-1]
     assert noise.stddevs == [pytest.approx(release.noise_multiplier * math.sqrt(len(found.tables)))] * len(found.tables)
     assert {table.stddev for table in found.tables.values()} == set(noise.stddevs)
+
+
+@pytest.mark.parametrize("name", BUY)
+def test_a_unit_of_several_rows_gets_as_many_times_the_noise(name, monkeypatch):
+    found = {}
+    for rows_per_unit in (1, 3):
+        noise, sensitivities = Watched(), []
+
+        def watched_choice(scores, *, sensitivity, epsilon, noise, kept=sensitivities):
+            kept.append(sensitivity)
+            return exponential_choice(scores, sensitivity=sensitivity, epsilon=epsilon, noise=noise)
+
+        module = {"aim": aim, "bayesian_network": bayesian_network, "mst": mst}[name]
+        monkeypatch.setattr(module, "exponential_choice", watched_choice)
+        bought(name, dependent_codes(), noise=noise, rows_per_unit=rows_per_unit)
+        found[rows_per_unit] = noise.stddevs[0], sensitivities[0]
+    assert found[3] == pytest.approx(tuple(3 * value for value in found[1]))
 
 
 def test_rounds_of_aim_never_cost_more_than_what_is_charged():
