@@ -31,7 +31,7 @@ def estimate(settings: Settings, schema: AnySchema, plan: Plan) -> list[str]:
     rng = np.random.default_rng(0)
     generator, records = modality_of(schema).random_records(settings, schema, rng)
     if not plan.levels:
-        return ["no steps: one sum over the records, which takes seconds"]
+        return ["no steps: counts of the records, which take seconds, or minutes where they are chosen in rounds"]
     if plan.votes is not None:
         step, state = pate.begin(generator, None, key=jax.random.key(0), plan=plan, settings=settings)
         parts = pate.parts_of(records, state, plan.votes.num_teachers)

@@ -43,7 +43,7 @@ class BudgetSettings:
                 math.isfinite(share) and 0 <= share < 1,
                 f"privacy.budget.{name} is {share}: give a share from 0 to below 1",
             )
-        of_table = self.transform + self.marginals + self.categories + self.prior  # images spend warm_start alone
+        of_table = self.transform + self.marginals + self.categories  # images spend warm_start alone
         for total in (of_table, self.vocabulary + self.ngrams):
             require(total < 1, f"privacy.budget adds up to {total:g}: leave a share for training by keeping it below 1")
 

@@ -73,6 +73,12 @@ def wanted_releases(settings: Settings, schema: AnySchema) -> tuple[Release, ...
         shares = _text_shares(settings, schema)
     else:
         shares = _table_shares(settings, schema)
+        total = math.fsum(shares.values())
+        if settings.model["name"] not in ONE_SHOT and total >= 1:
+            raise UserError(
+                f"privacy.budget adds up to {total:g} for model.name={settings.model['name']!r}: leave a share for "
+                "training by keeping it below 1"
+            )
     choices = len(schema.modelled) - 1 if isinstance(schema, Schema) else 0
     counts = {"tree": choices, "network": choices, "rounds": 1}
     return tuple(

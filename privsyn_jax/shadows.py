@@ -35,7 +35,7 @@ from privsyn_jax.evaluation.attacks.generator_level import (
 )
 from privsyn_jax.evaluation.attacks.scores import AttackResult
 from privsyn_jax.modalities.tables import build, buy, check, column_order
-from privsyn_jax.models import PATE, TABLE_GENERATORS
+from privsyn_jax.models import ONE_SHOT, PATE, TABLE_GENERATORS
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
@@ -202,10 +202,11 @@ def _refuse(settings: Settings, schema: Schema, tables: Sequence[pd.DataFrame]) 
             f"shadow generators are of tables, and model.name is {settings.model['name']!r}: use one of "
             f"{', '.join(TABLE_GENERATORS)}, or give a function to generator_level.attack_function"
         )
-    if settings.model["name"] in PATE:
+    if settings.model["name"] in PATE | ONE_SHOT:
+        how = "learns from votes" if settings.model["name"] in PATE else "takes no steps"
         raise UserError(
-            f"shadow generators are trained by DP-SGD, and model.name={settings.model['name']!r} learns from votes: "
-            "use another generator, or give a function to generator_level.attack_function"
+            f"shadow generators are trained by DP-SGD, and model.name={settings.model['name']!r} {how}: use another "
+            "generator, or give a function to generator_level.attack_function"
         )
     if settings.privacy.adaptive.rule:
         raise UserError(
@@ -232,7 +233,7 @@ def _make_ready(
     largest = tuple(int(size) for size in sizes.max(axis=0))
     generator = build(settings, schema, largest)
     first = generator.init(jax.random.key(settings.seed))
-    if (sizes != sizes[:1]).any() and "bias" not in first["public"]:
+    if (sizes != sizes[:1]).any() and "tables" not in first["public"]:  # whose bias is in the order of its columns
         raise UserError(
             f"model.name={settings.model['name']!r} has no logits to close the bins that a shadow generator has not "
             "bought: set transform.edges='public'"

@@ -251,7 +251,7 @@ def test_settings_are_those_of_a_config_and_the_table_is_left_alone(frame, no_le
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "gan"}, r"model.name is 'gan': use 'autoregressive'"),
+        ({"model": "gan"}, r"model.name is 'gan': use 'aim'"),
         ({"epsilon": 0}, r"privacy.epsilon is 0.0: give a number above 0"),
         ({"epsilon": float("nan")}, r"privacy.epsilon is NaN"),
         ({"delta": 2.0}, r"privacy.delta is 2.0"),

@@ -85,9 +85,14 @@ def test_with_public_edges_the_marginals_pay_for_their_histogram():
 
 
 def test_nothing_is_bought_for_a_generator_that_has_no_use_for_it():
-    plan = plan_for({"epsilon": math.inf}, model={"name": "tvae"})
+    plan = plan_for({"epsilon": math.inf}, model={"name": "wgan"})
     assert [release.name for release in plan.releases] == ["histograms"]
     assert plan.training_share == pytest.approx(0.95)
+
+
+def test_shares_leave_something_for_training():
+    with pytest.raises(UserError, match="adds up to 1.05 for model.name='tvae': leave a share for training"):
+        plan_for({"epsilon": 1.0, "budget": {"transform": 0.3, "prior": 0.75}}, model={"name": "tvae"})
 
 
 def test_one_column_has_no_pairs_to_pay_for():

@@ -168,6 +168,9 @@ def test_what_cannot_be_trained_together_is_refused():
         train(settings_of(privacy={"adaptive": {"rule": "signal"}}), SCHEMA, tables_of(2))
     with pytest.raises(UserError, match=r"model\.name is 'dcgan'"):
         train(settings_from_dict({"model": {"name": "dcgan"}}), SCHEMA, tables_of(2))
+    for name, how in (("pate_gan", "learns from votes"), ("bayesian_network", "takes no steps")):
+        with pytest.raises(UserError, match=how):
+            train(settings_from_dict({"model": {"name": name}}), SCHEMA, tables_of(2))
     with pytest.raises(UserError, match="differ in length"):
         train(settings_of(), SCHEMA, [population(60), population(59)])
     with pytest.raises(UserError, match=r"set transform\.edges='public'"):

@@ -17,7 +17,7 @@ import numpy as np
 
 from privsyn_jax.fitted import Run
 from privsyn_jax.modalities import TABLES
-from privsyn_jax.models import PATE, TABLE_GENERATORS
+from privsyn_jax.models import ONE_SHOT, PATE, TABLE_GENERATORS
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.run import prepare
@@ -217,7 +217,11 @@ def _shape(settings: Mapping[str, Any]) -> str:
     """Equal for runs of one program; a name of its own for a run that must be alone."""
     privacy = settings["privacy"]
     is_fed = settings["training"]["records_on"] == "host"
-    if privacy["adaptive"]["rule"] or is_fed or settings["model"]["name"] not in TABLE_GENERATORS.keys() - PATE:
+    if (
+        privacy["adaptive"]["rule"]
+        or is_fed
+        or settings["model"]["name"] not in TABLE_GENERATORS.keys() - PATE - ONE_SHOT
+    ):
         return run_hash(settings)  # its blocks end when they will; records are fed to it; no table; or not by DP-SGD
     is_private = privacy["enabled"] and privacy["epsilon"] != "inf"
     common = override(settings, _RUNTIME)
