@@ -91,7 +91,7 @@ def test_nothing_is_bought_for_a_generator_that_has_no_use_for_it():
 
 
 def test_shares_leave_something_for_training():
-    with pytest.raises(UserError, match="adds up to 1.05 for model.name='tvae': leave a share for training"):
+    with pytest.raises(UserError, match="leave a share for training"):
         plan_for({"epsilon": 1.0, "budget": {"transform": 0.3, "prior": 0.75}}, model={"name": "tvae"})
 
 

@@ -50,7 +50,7 @@ def values_figure(runs: Sequence[Row], study: Study, folder: Path) -> list[Path]
         axes, colours = drawing.subplots(), matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
         for number, model in enumerate(study.models):
             found = [_values(runs, (model, study.baseline, epsilon), study.metrics[0]) for epsilon in study.epsilons]
-            means = [np.mean(values) if values else math.nan for values in found]
+            means = [float(np.mean(values)) if values else math.nan for values in found]
             ends = [mean_interval(values) for values in found]
             shift = 0.3 * (number / max(1, len(study.models) - 1) - 0.5)  # so that intervals do not cover each other
             colour = colours[number % len(colours)]
