@@ -20,5 +20,6 @@ def get_config(arg=None):
     config.data.name = "rand_hie"
     config.model.column_order = ()
     if "smoke" not in others:
+        config.training.expected_batch_size = 0  # an eighth of the rows
         config.synthesis.num_samples = 10_000
     return config

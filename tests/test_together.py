@@ -271,8 +271,11 @@ def test_a_study_gets_from_a_group_what_it_gets_from_single_runs(tmp_path):
     found = together.run_together(runs, str(tmp_path / "private"))
     single = run(runs[1], str(tmp_path / "other" / "private"))
     assert found[1].keys() == single.keys() and found[0]["epsilon"] < found[1]["epsilon"]
-    for name in ("settings", "epsilon", "path", "reference"):
+    for name in ("settings", "epsilon", "reference"):
         assert found[1][name] == single[name]
+    for block, alone in zip(found[1]["path"], single["path"], strict=True):
+        assert block.pop("released_signal") == pytest.approx(alone.pop("released_signal"), rel=1e-5)
+        assert block == alone
     assert found[1]["metrics"].keys() == single["metrics"].keys()
     name = "mean_total_variation"
     assert found[1]["metrics"][name] == pytest.approx(single["metrics"][name], abs=0.02)
