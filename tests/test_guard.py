@@ -188,7 +188,8 @@ def small_settings(name: str, folder: Path) -> list[ConfigDict]:
     exec(compile((ROOT / name).read_text(), name, "exec"), namespace)  # as the config flag does
     if "studies" not in name:
         return [_shrunk(namespace["get_config"]("smoke"), folder)]
-    study = to_study(namespace["get_config"]())
+    smoke = "smoke" if name.endswith("tabular.py") else None  # whose runs are those of configs/adult_*.py
+    study = to_study(namespace["get_config"](smoke))
     return [
         _shrunk(ConfigDict(study.settings(model, contestant, 1.0, 0, {})), folder)
         for model in study.models
