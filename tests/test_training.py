@@ -20,7 +20,7 @@ from privsyn_jax.privacy_settings import AdaptiveClipSettings, PrivacySettings
 from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
-from privsyn_jax.training.marginals import buy_one_way, buy_pairs, choose_pairs
+from privsyn_jax.training.marginals import Measuring, buy_one_way, buy_pairs, choose_pairs
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, many_steps
 from privsyn_jax.transforms.discretize import OneWay
@@ -320,7 +320,7 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
     counts = [np.bincount(column, minlength=3).astype(float) for column in codes.T]
     records, common = Private(codes), {"plan": plan, "ledger": ledger, "noise": HostNoise(0)}
     one_way = OneWay(counts, [np.full(3, 1.0)] * 3) if bought_before else buy_one_way(records, (3, 3, 3), **common)
-    marginals = buy_pairs(records, (3, 3, 3), one_way, **common)
+    marginals = buy_pairs(Measuring(records, (3, 3, 3), one_way, 0, {}, **common))
     names = ["pair scores", "pair marginals"] if bought_before else ["histograms", "pair scores", "pair marginals"]
     assert [entry.name for entry in ledger.entries] == [look.charged_as for look in records.openings] == names
     for entry in ledger.entries:
@@ -338,7 +338,8 @@ def test_without_a_budget_no_marginals_are_bought():
     plan = small_plan(releases=())
     common = {"plan": plan, "ledger": ledger, "noise": HostNoise(0)}
     assert buy_one_way(codes, (2, 2), **common) is None
-    assert buy_pairs(codes, (2, 2), OneWay([np.ones(2)] * 2, [np.ones(2)] * 2), **common).tables == {}
+    one_way = OneWay([np.ones(2)] * 2, [np.ones(2)] * 2)
+    assert buy_pairs(Measuring(codes, (2, 2), one_way, 0, {}, **common)).tables == {}
     assert ledger.entries == ()
 
 

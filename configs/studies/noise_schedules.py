@@ -10,6 +10,7 @@ learning rate of the constant schedule are tuned per model and epsilon on other 
 
 from ml_collections import ConfigDict
 
+from configs.adult_autoregressive import COLUMN_ORDER
 from launch.config import default_config
 
 _NOISE = "privacy/schedule/noise"
@@ -67,10 +68,7 @@ def _model(name, num_steps):
     config.training.steps_per_dispatch = 10
     config.synthesis.num_samples = 10_000
     if name == "autoregressive":
-        config.model.column_order = (
-            "income", "relationship", "marital-status", "sex", "age", "education-num", "education", "occupation",
-            "workclass", "hours-per-week", "capital-gain", "capital-loss", "race", "native-country", "fnlwgt",
-        )  # fmt: skip
+        config.model.column_order = COLUMN_ORDER
     return config
 
 

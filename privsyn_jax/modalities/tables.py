@@ -32,7 +32,7 @@ from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.synthesis.constraints import parse_constraints
 from privsyn_jax.synthesis.sampler import check_conditions, synthesize
 from privsyn_jax.training import aim, bayesian_network, mst
-from privsyn_jax.training.marginals import buy_one_way, buy_pairs
+from privsyn_jax.training.marginals import Measuring, buy_one_way, buy_pairs
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.stages import buy_stages
 from privsyn_jax.transforms import discretize
@@ -78,14 +78,11 @@ def buy(
     if name in USES_MARGINALS - ONE_SHOT and plan.release("pair marginals") is None:
         return Purchases(transform, None)  # a histogram for bin edges alone: the generator is not calibrated to it
     codes, cardinalities = frame.map(transform.encode), transform.cardinalities
-    common = {"plan": plan, "ledger": ledger, "noise": noise}
-    one_way = transform.one_way or buy_one_way(codes, cardinalities, **common)
+    one_way = transform.one_way or buy_one_way(codes, cardinalities, plan=plan, ledger=ledger, noise=noise)
     assert one_way is not None
-    measure = _MEASURES.get(name)
-    if measure is None:
-        return Purchases(transform, buy_pairs(codes, cardinalities, one_way, **common))
     first = column_order(settings.model["column_order"], schema)[0]
-    return Purchases(transform, measure(codes, cardinalities, one_way, first=first, model=settings.model, **common))
+    task = Measuring(codes, cardinalities, one_way, first, settings.model, plan, ledger, noise)
+    return Purchases(transform, _MEASURES.get(name, buy_pairs)(task))
 
 
 def fit_transform(

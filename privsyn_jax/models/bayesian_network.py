@@ -6,7 +6,6 @@ add-or-remove neighbours; how the structure is chosen is told in training.bayesi
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -33,7 +32,7 @@ def make(
     del column_order
     if not isinstance(max_parents, int) or max_parents < 1:
         raise ValueError(f"max_parents {max_parents!r} must be a whole number, at least 1")
-    return network_generator(cardinalities, functools.partial(_calibrate))
+    return network_generator(cardinalities, _calibrate)
 
 
 def _calibrate(params: Params, marginals: Any, key: jax.Array) -> Params:

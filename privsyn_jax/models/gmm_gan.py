@@ -11,38 +11,20 @@ Adversarial Networks".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.code_mixture import CodeMixture
 from privsyn_jax.models.flat_codes import FlatCodes, check_hidden_dims
-from privsyn_jax.models.table_gan_layers import Critic, bounded, check_gan
+from privsyn_jax.models.table_gan_layers import Critic, GeneratorNet, bounded, check_gan
 from privsyn_jax.types import Generator
 
 _BLOCK = 1024  # records drawn at once
 _LARGEST_CORRECTION = 10.0
 _MOST_CODES = 1000  # the mixture has a covariance of all of them
-
-
-class Corrections(nn.Module):
-    """Logits of the mixture and noise -> corrections [S], 0 at first."""
-
-    num_codes: int
-    hidden_dims: Sequence[int]
-
-    @nn.compact
-    def __call__(self, inputs):
-        hidden = inputs
-        for width in self.hidden_dims:
-            found = nn.relu(nn.LayerNorm()(nn.Dense(width)(hidden)))
-            hidden = jnp.concatenate([found, hidden])
-        correction = nn.Dense(self.num_codes, kernel_init=nn.initializers.zeros)(hidden)
-        return _LARGEST_CORRECTION * jnp.tanh(correction / _LARGEST_CORRECTION)
 
 
 def make(
@@ -72,7 +54,8 @@ def make(
     if codes.num_codes > _MOST_CODES:
         raise ValueError(f"the columns have {codes.num_codes} codes, more than {_MOST_CODES}: lower transform.num_bins")
     mixture = CodeMixture(codes, column, codes.cardinalities[column] if by_target else 1)
-    net = Corrections(codes.num_codes, check_hidden_dims("generator_dims", generator_dims))
+    dims = check_hidden_dims("generator_dims", generator_dims)
+    net = GeneratorNet(codes.num_codes, dims, largest=_LARGEST_CORRECTION, starts_at_zero=True)
     critic = Critic(check_hidden_dims("critic_dims", critic_dims))
     init_net, init_critic = jax.jit(net.init), jax.jit(critic.init)
 

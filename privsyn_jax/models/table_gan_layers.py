@@ -30,6 +30,8 @@ class GeneratorNet(nn.Module):
 
     num_codes: int
     hidden_dims: Sequence[int]
+    largest: float = _LARGEST_LOGIT
+    starts_at_zero: bool = False
 
     @nn.compact
     def __call__(self, inputs):
@@ -37,7 +39,8 @@ class GeneratorNet(nn.Module):
         for width in self.hidden_dims:
             found = nn.relu(nn.LayerNorm()(nn.Dense(width)(hidden)))
             hidden = jnp.concatenate([found, hidden])
-        return _LARGEST_LOGIT * jnp.tanh(nn.Dense(self.num_codes)(hidden) / _LARGEST_LOGIT)
+        start = nn.initializers.zeros if self.starts_at_zero else nn.linear.default_kernel_init
+        return self.largest * jnp.tanh(nn.Dense(self.num_codes, kernel_init=start)(hidden) / self.largest)
 
 
 class Critic(nn.Module):

@@ -1,17 +1,17 @@
-"""AIM: pairs of columns are measured in rounds, each where the model of all earlier measurements errs the most.
+"""AIM: columns and pairs are measured in rounds, each where the model of all earlier measurements errs the most.
 
 Source: McKenna, Mullins, Sheldon and Miklau 2022, "AIM: An Adaptive and Iterative Mechanism for Differentially Private
 Synthetic Data", Algorithms 1 to 3; the workload is all pairs of columns. Here the neighbouring relation is
-add-or-remove, columns alone are measured by the transform's histogram, and the budget is a Renyi divergence of one
-order that all rounds together never exceed (Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi Filter",
-Theorem 3.1), which is what the ledger is charged with before the first of them.
+add-or-remove, the first measurement is the transform's histogram of all columns, and the budget is a Renyi divergence
+of one order that all rounds together never exceed (Feldman and Zrnic 2021, "Individual Privacy Accounting via a Renyi
+Filter", Theorem 3.1), which is what the ledger is charged with before the first of them.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,8 @@ from tqdm import tqdm
 
 from privsyn_jax.models.code_network import marginal
 from privsyn_jax.models.markov_field import as_network, estimate, model_megabytes
-from privsyn_jax.plan import Plan
-from privsyn_jax.privacy.guard import Private
-from privsyn_jax.privacy.ledger import Ledger
-from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.release import contingency, exponential_choice
-from privsyn_jax.training.marginals import Marginals, Table
-from privsyn_jax.transforms.discretize import OneWay
+from privsyn_jax.training.marginals import Marginals, Measuring, Table
 from privsyn_jax.types import Params
 
 _MEASURE_SHARE = 0.9  # of a round; the rest chooses
@@ -35,50 +30,37 @@ _NOISELESS_ROUNDS = 2  # for every column, without privacy
 Group = tuple[int, ...]
 
 
-def buy(
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    one_way: OneWay,
-    *,
-    first: int,
-    model: Mapping[str, Any],
-    plan: Plan,
-    ledger: Ledger,
-    noise: HostNoise,
-) -> Marginals:
-    """Tables of the pairs that the rounds have chosen; a pair measured twice is the weighted mean.
-
-    Args:
-      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
-      one_way: counts released before.
-      first: without effect: a field has no first column.
-      model: arguments of models.markov_field.make_aim.
-    """
-    del first
-    bought = plan.release("rounds")
-    assert bought is not None
-    what = "AIM: the pair that is modelled worst, by an exponential mechanism, and its noisy table, in rounds"
-    receipt = ledger.charge(bought.name, "tables of all pairs of columns", what, bought.event, upto=1)
-    rows, rows_per_unit = codes.open(receipt), plan.rows_per_unit
-    pairs: list[Group] = list(itertools.combinations(range(len(cardinalities)), 2))
-    exact = {pair: contingency(rows, cardinalities, pair) for pair in pairs}
-    marginals = Marginals(one_way.counts, one_way.stddev, {})
+def buy(task: Measuring) -> Marginals:
+    """Tables of the columns and pairs that the rounds have chosen; one measured twice is the weighted mean."""
+    cardinalities, rows_per_unit, model = task.cardinalities, task.plan.rows_per_unit, task.model
+    bought, columns = task.release("rounds"), range(len(cardinalities))
+    what = "AIM: the table that is modelled worst, by an exponential mechanism, and its noisy counts, in rounds"
+    receipt = task.ledger.charge(bought.name, "tables of all columns and pairs", what, bought.event, upto=1)
+    rows = task.codes.open(receipt)
+    groups: list[Group] = [*((column,) for column in columns), *itertools.combinations(columns, 2)]
+    exact = {group: contingency(rows, cardinalities, group) for group in groups}
+    marginals = Marginals(task.one_way.counts, task.one_way.stddev, {})
     budget = Budget(bought.noise_multiplier, len(cardinalities), model["rounds_per_column"])
     field, network = _fit(marginals, model["num_iterations"])
     with tqdm(total=100, desc="AIM", unit="%", disable=None) as progress:
         while budget.is_left:
             budget.start_round()
-            allowed = _allowed(cardinalities, marginals, pairs, budget.share_used * model["max_model_megabytes"])
-            if not allowed:
+            allowed = _allowed(cardinalities, marginals, groups, budget.share_used * model["max_model_megabytes"])
+            if not allowed:  # without noise, and all is measured
                 break
-            errors = [
-                float(np.abs(exact[pair] - marginal(network, pair, total=marginals.total)).sum())
-                - _MEAN_ABSOLUTE * budget.stddev * rows_per_unit * exact[pair].size
-                for pair in allowed
+            qualities = [
+                _weight(group)
+                * (
+                    float(np.abs(exact[group] - marginal(network, group, total=marginals.total)).sum())
+                    - _MEAN_ABSOLUTE * budget.stddev * rows_per_unit * exact[group].size
+                )
+                for group in allowed
             ]
-            # All pairs have one weight in a workload of all pairs, and one unit moves a table by its rows.
-            chosen = allowed[exponential_choice(errors, sensitivity=rows_per_unit, epsilon=budget.epsilon, noise=noise)]
-            counts = exact[chosen] + noise.normal(exact[chosen].shape, stddev=budget.stddev * rows_per_unit)
+            # One unit moves a table by its rows, and no weight is above 1.
+            chosen = allowed[
+                exponential_choice(qualities, sensitivity=rows_per_unit, epsilon=budget.epsilon, noise=task.noise)
+            ]
+            counts = exact[chosen] + task.noise.normal(exact[chosen].shape, stddev=budget.stddev * rows_per_unit)
             table = Table(counts, budget.stddev * rows_per_unit)
             marginals = with_table(marginals, chosen, table)
             before = marginal(network, chosen, total=marginals.total)
@@ -87,6 +69,11 @@ def buy(
             budget.end_round(is_fine=moved > _MEAN_ABSOLUTE * table.stddev * counts.size)
             progress.update(int(100 * budget.share_used) - progress.n)
     return marginals
+
+
+def _weight(group: Group) -> float:
+    """What a table counts in a workload of all pairs, each by the columns that it shares with it; 1 for a pair."""
+    return len(group) / 2
 
 
 class Budget:
@@ -153,17 +140,19 @@ def _fit(marginals: Marginals, num_iterations: int, field: Any = None) -> tuple[
 
 
 def _allowed(
-    cardinalities: Sequence[int], marginals: Marginals, pairs: Sequence[Group], megabytes: float
+    cardinalities: Sequence[int], marginals: Marginals, groups: Sequence[Group], megabytes: float
 ) -> list[Group]:
-    """Pairs with which the junction tree is no larger than this share of its limit; those measured always are.
+    """Columns, and pairs with which the junction tree is no larger than this share of its limit or that are in it.
 
-    Public: sizes and earlier choices alone.
+    Public: sizes and earlier choices alone. What was measured without noise is not measured again.
     """
     known = list(marginals.tables)
-    noiseless = {columns for columns, table in marginals.tables.items() if table.stddev == 0}
+    noiseless = {group for group, table in marginals.tables.items() if table.stddev == 0}
     return [
-        pair
-        for pair in pairs
-        if pair not in noiseless
-        and (pair in marginals.tables or model_megabytes(cardinalities, [*known, pair]) <= megabytes)
+        group
+        for group in groups
+        if group not in noiseless
+        and (
+            len(group) == 1 or group in marginals.tables or model_megabytes(cardinalities, [*known, group]) <= megabytes
+        )
     ]

@@ -9,64 +9,42 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from privsyn_jax.models.code_network import num_cells
-from privsyn_jax.plan import Plan
-from privsyn_jax.privacy.guard import Private
-from privsyn_jax.privacy.ledger import Ledger
-from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.release import contingency, exponential_choice
-from privsyn_jax.training.marginals import Marginals, measured
+from privsyn_jax.training.marginals import Marginals, Measuring
 from privsyn_jax.transforms.discretize import OneWay
 
 _MEAN_ABSOLUTE = math.sqrt(2 / math.pi)  # of a standard normal
 _MOST_CELLS = 2**20  # of a table
 
 
-def buy(
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    one_way: OneWay,
-    *,
-    first: int,
-    model: Mapping[str, Any],
-    plan: Plan,
-    ledger: Ledger,
-    noise: HostNoise,
-) -> Marginals:
-    """Tables (*parents, child) of every column but the first, in the order in which they were chosen.
-
-    Args:
-      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
-      one_way: counts released before.
-      first: column without parents.
-      model: arguments of models.bayesian_network.make.
-    """
-    choices, tables = plan.release("network"), plan.release("marginals")
-    assert choices is not None and tables is not None
+def buy(task: Measuring) -> Marginals:
+    """Tables (*parents, child) of every column but the first, in the order in which they were chosen."""
+    cardinalities, one_way, rows_per_unit = task.cardinalities, task.one_way, task.plan.rows_per_unit
+    choices, tables = task.release("network"), task.release("marginals")
     what = f"{choices.count} columns and their parents, by exponential mechanisms of epsilon {choices.epsilon_each:.4g}"
-    receipt = ledger.charge(choices.name, "tables of columns together", what, choices.event, upto=1)
-    rows = codes.open(receipt)
-    cell_noise = _MEAN_ABSOLUTE * tables.noise_multiplier * plan.rows_per_unit * math.sqrt(len(cardinalities) - 1)
-    largest = one_way.counts[first].sum() / max(cell_noise, 1e-9)  # cells beyond which noise outweighs all records
-    done, chosen = [first], []
+    receipt = task.ledger.charge(choices.name, "tables of columns together", what, choices.event, upto=1)
+    rows = task.codes.open(receipt)
+    cell_noise = _MEAN_ABSOLUTE * tables.noise_multiplier * rows_per_unit * math.sqrt(len(cardinalities) - 1)
+    largest = one_way.counts[task.first].sum() / max(cell_noise, 1e-9)  # cells beyond which noise outweighs all records
+    done, chosen = [task.first], []
     scores: dict[tuple[int, ...], float] = {}
     for _ in range(choices.count):
-        candidates = list(_candidates(done, cardinalities, model["max_parents"], min(largest, _MOST_CELLS)))
+        candidates = list(_candidates(done, cardinalities, task.model["max_parents"], min(largest, _MOST_CELLS)))
         for columns in candidates:
             if columns not in scores:
                 scores[columns] = dependence(rows, cardinalities, one_way, columns)
         penalised = [scores[columns] - cell_noise * num_cells(cardinalities, columns) for columns in candidates]
         number = exponential_choice(
-            penalised, sensitivity=2 * plan.rows_per_unit, epsilon=choices.epsilon_each, noise=noise
+            penalised, sensitivity=2 * rows_per_unit, epsilon=choices.epsilon_each, noise=task.noise
         )
         chosen.append(candidates[number])
         done.append(candidates[number][-1])
-    return measured(codes, cardinalities, one_way, chosen, "marginals", plan=plan, ledger=ledger, noise=noise)
+    return task.tables(chosen, "marginals")
 
 
 def dependence(rows: np.ndarray, cardinalities: Sequence[int], one_way: OneWay, columns: Sequence[int]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from privsyn_jax.privacy import release
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger, check_charged
 from privsyn_jax.privacy.noise import HostNoise
+from privsyn_jax.releases import Release
 from privsyn_jax.transforms.discretize import OneWay
 
 
@@ -41,6 +42,48 @@ class Marginals(NamedTuple):
         return float(np.mean([counts.sum() for counts in self.one_way]))
 
 
+class Measuring(NamedTuple):
+    """What tables are measured of, and by which plan; handed to everything that chooses some.
+
+    Attributes:
+      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
+      cardinalities: number of codes of each column.
+      one_way: counts released before.
+      first: the column that the generator draws first.
+      model: arguments of the generator.
+    """
+
+    codes: Private[np.ndarray]
+    cardinalities: Sequence[int]
+    one_way: OneWay
+    first: int
+    model: Mapping[str, Any]
+    plan: Plan
+    ledger: Ledger
+    noise: HostNoise
+
+    def release(self, name: str) -> Release:
+        found = self.plan.release(name)
+        assert found is not None
+        return found
+
+    def tables(self, chosen: Sequence[tuple[int, ...]], name: str) -> Marginals:
+        """Contingency tables of the chosen columns, in the one Gaussian release of this name."""
+        bought, what = self.release(name), "noisy contingency tables"
+        receipt = self.ledger.charge(name, f"{len(chosen)} groups of columns", what, bought.event, upto=1)
+        counts, stddev, event = release.contingency_tables(
+            self.codes.open(receipt),
+            self.cardinalities,
+            chosen,
+            noise_multiplier=bought.noise_multiplier,
+            noise=self.noise,
+            rows_per_unit=self.plan.rows_per_unit,
+        )
+        check_charged([bought.event], [event])
+        tables = {columns: Table(table, stddev) for columns, table in counts.items()}
+        return Marginals(self.one_way.counts, self.one_way.stddev, tables)
+
+
 def buy_one_way(
     codes: Private[np.ndarray], cardinalities: Sequence[int], *, plan: Plan, ledger: Ledger, noise: HostNoise
 ) -> OneWay | None:
@@ -64,62 +107,24 @@ def buy_one_way(
     return OneWay(counts, [np.full(len(values), stddev) for values in counts])
 
 
-def buy_pairs(
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    one_way: OneWay,
-    *,
-    plan: Plan,
-    ledger: Ledger,
-    noise: HostNoise,
-) -> Marginals:
-    """The pairs that are worth their noise, if the plan has a budget for them.
-
-    Args:
-      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
-      one_way: counts released before.
-    """
+def buy_pairs(task: Measuring) -> Marginals:
+    """The pairs that are worth their noise, if the plan has a budget for them."""
+    plan, one_way = task.plan, task.one_way
     scores_plan, pairs_plan = plan.release("pair scores"), plan.release("pair marginals")
     if scores_plan is None or pairs_plan is None:
         return Marginals(one_way.counts, one_way.stddev, {})
-    common: dict[str, Any] = {"noise": noise, "rows_per_unit": plan.rows_per_unit}
     what = "noisy distance of every pair from independence"
-    receipt = ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event, upto=1)
+    receipt = task.ledger.charge(scores_plan.name, "all pairs of columns", what, scores_plan.event, upto=1)
     scores, _, event = release.dependence_scores(
-        codes.open(receipt), one_way.counts, noise_multiplier=scores_plan.noise_multiplier, **common
+        task.codes.open(receipt),
+        one_way.counts,
+        noise_multiplier=scores_plan.noise_multiplier,
+        noise=task.noise,
+        rows_per_unit=plan.rows_per_unit,
     )
     check_charged([scores_plan.event], [event])
     chosen = choose_pairs(scores, one_way, noise_multiplier=pairs_plan.noise_multiplier * plan.rows_per_unit)
-    return measured(codes, cardinalities, one_way, chosen, "pair marginals", plan=plan, ledger=ledger, noise=noise)
-
-
-def measured(
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    one_way: OneWay,
-    chosen: Sequence[tuple[int, ...]],
-    name: str,
-    *,
-    plan: Plan,
-    ledger: Ledger,
-    noise: HostNoise,
-) -> Marginals:
-    """Contingency tables of the chosen columns, in the one Gaussian release of this name."""
-    bought = plan.release(name)
-    assert bought is not None
-    what = "noisy contingency tables"
-    receipt = ledger.charge(name, f"{len(chosen)} groups of columns", what, bought.event, upto=1)
-    counts, stddev, event = release.contingency_tables(
-        codes.open(receipt),
-        cardinalities,
-        chosen,
-        noise_multiplier=bought.noise_multiplier,
-        noise=noise,
-        rows_per_unit=plan.rows_per_unit,
-    )
-    check_charged([bought.event], [event])
-    tables = {columns: Table(table, stddev) for columns, table in counts.items()}
-    return Marginals(one_way.counts, one_way.stddev, tables)
+    return task.tables(chosen, "pair marginals")
 
 
 def choose_pairs(

@@ -8,46 +8,23 @@ relation is add-or-remove, and rare codes are not merged.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from privsyn_jax.plan import Plan
-from privsyn_jax.privacy.guard import Private
-from privsyn_jax.privacy.ledger import Ledger
-from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.release import contingency, exponential_choice
-from privsyn_jax.training.marginals import Marginals, measured
-from privsyn_jax.transforms.discretize import OneWay
+from privsyn_jax.training.marginals import Marginals, Measuring
 
 
-def buy(
-    codes: Private[np.ndarray],
-    cardinalities: Sequence[int],
-    one_way: OneWay,
-    *,
-    first: int,
-    model: Mapping[str, Any],
-    plan: Plan,
-    ledger: Ledger,
-    noise: HostNoise,
-) -> Marginals:
+def buy(task: Measuring) -> Marginals:
     """Tables of the d - 1 pairs of a spanning tree.
 
     A pair's score is the L1 distance, in rows, of its table from the product of released marginals: one row moves it by
     one at most. Each choice is among the pairs that join two parts of the tree so far.
-
-    Args:
-      codes: int32 [n, d], of each unit at most plan.rows_per_unit rows.
-      one_way: counts released before.
     """
-    del first, model
-    bought = plan.release("tree")
-    assert bought is not None
+    cardinalities, one_way, bought = task.cardinalities, task.one_way, task.release("tree")
     what = f"{bought.count} pairs of a spanning tree, by exponential mechanisms of epsilon {bought.epsilon_each:.4g}"
-    receipt = ledger.charge(bought.name, "tables of all pairs of columns", what, bought.event, upto=1)
-    rows = codes.open(receipt)
+    receipt = task.ledger.charge(bought.name, "tables of all pairs of columns", what, bought.event, upto=1)
+    rows = task.codes.open(receipt)
     scores = {}
     for i, j in itertools.combinations(range(len(cardinalities)), 2):
         independent = np.outer(one_way.counts[i], one_way.counts[j]) / one_way.counts[i].sum()
@@ -58,11 +35,11 @@ def buy(
         joining = [(i, j) for i, j in scores if part[i] != part[j]]
         number = exponential_choice(
             [scores[pair] for pair in joining],
-            sensitivity=plan.rows_per_unit,
+            sensitivity=task.plan.rows_per_unit,
             epsilon=bought.epsilon_each,
-            noise=noise,
+            noise=task.noise,
         )
         i, j = joining[number]
         tree.append((i, j))
         part = [part[i] if own == part[j] else own for own in part]
-    return measured(codes, cardinalities, one_way, tree, "pair marginals", plan=plan, ledger=ledger, noise=noise)
+    return task.tables(tree, "pair marginals")
