@@ -317,7 +317,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(plain, message):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [("dcgan", r"\d+\.\d{3} s a step"), ("class_gaussian", "no steps: one sum")]
+    ("model", "words"), [("dcgan", r"\d+\.\d{3} s a step"), ("class_gaussian", "no steps: counts of the records")]
 )
 def test_an_estimate_opens_no_record(model, words, monkeypatch):
     def opened(*_):
