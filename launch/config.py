@@ -116,6 +116,7 @@ def to_study(config: Any) -> Any:
         seeds=tuple(plain["seeds"]),
         metrics=tuple(plain["metrics"]),
         tuning=Tuning(_paths(tuning["grid"]), tuple(tuning["seeds"]), tuning["metric"]) if tuning else None,
+        attacks=tuple(plain.get("attacks", ())),
     )
 
 

@@ -109,7 +109,7 @@ def make(
     num_layers: int = 2,
     num_heads: int = 4,
     mlp_ratio: int = 2,
-    prior_strength: float = 100.0,
+    prior_strength: float = 30.0,
     num_calibration_rows: int = 16384,
 ) -> Generator:
     """Generator of int32 codes [d].

@@ -118,12 +118,21 @@ def measure(
 
     private = PrivateFolder(Path(folder))
     train, test = records.train.open_under(private), records.test.open_under(private)
-    metrics = modality_of(schema).metrics(trained, schema, train, test, synthetic, settings_from_dict(settings))
+    modality, checked = modality_of(schema), settings_from_dict(settings)
+    rows = modality.metrics(trained, schema, train, test, synthetic, checked)
+    found = {row["metric"]: (row["value"], row["reference"]) for row in rows if row["column"] is None}
+    if checked.attacks.enabled:
+        attacked = modality.attack(schema, train, test, synthetic, seed=checked.seed, names=checked.attacks.chosen)
+        for sentence in attacked.skipped:
+            _announce(sentence)
+        for result in attacked.results:
+            for name, interval in result.metrics.items():
+                found[f"{result.name}_{name}"] = (interval.value, result.baseline[name])
     return {
         "settings": dict(settings),
         "epsilon": trained.privacy["epsilon"],
-        "metrics": {row["metric"]: row["value"] for row in metrics if row["column"] is None},
-        "reference": {row["metric"]: row["reference"] for row in metrics if row["column"] is None},
+        "metrics": {name: value for name, (value, _) in found.items()},
+        "reference": {name: reference for name, (_, reference) in found.items()},
         "path": trained.privacy["path"],
     }
 

@@ -48,8 +48,10 @@ class Study:
     Attributes:
       models: name -> settings of a run, nested.
       contestants: name -> what differs; the baseline is one of them.
-      metrics: whole-table metrics that are compared, the first one in the figure.
+      metrics: whole-table metrics that are compared, the first one in the figure; those of an attack are
+        "ATTACK_auc" and so on.
       tuning: of the baseline, or None.
+      attacks: that every run ends with, see evaluation.attacks.
     """
 
     models: Mapping[str, Mapping[str, Any]]
@@ -59,6 +61,7 @@ class Study:
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
     tuning: Tuning | None
+    attacks: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.baseline not in self.contestants:
@@ -75,6 +78,7 @@ class Study:
         changed = {
             **tuned, **self.contestants[contestant],
             "privacy.epsilon": epsilon, "privacy.seed": _NOISE_SEED + seed, "seed": seed, "evaluation.enabled": True,
+            "attacks.enabled": bool(self.attacks), "attacks.names": ",".join(self.attacks) or "all",
         }  # fmt: skip
         return plain(settings_from_dict(override(self.models[model], changed)).to_dict())
 
