@@ -117,6 +117,8 @@ def to_study(config: Any) -> Any:
         metrics=tuple(plain["metrics"]),
         tuning=Tuning(_paths(tuning["grid"]), tuple(tuning["seeds"]), tuning["metric"]) if tuning else None,
         attacks=tuple(plain.get("attacks", ())),
+        utility=plain.get("utility", {}),
+        leakage=plain.get("leakage", {}),
     )
 
 

@@ -1,6 +1,7 @@
 """Differentially private synthetic data with JAX.
 
 fit(records, schema, epsilon=..., delta=...) -> Run;  Run.sample(n), Run.privacy, Run.save(folder);  load(folder).
+load_run(workdir) and load_study(workdir) show what launch.run and launch.study left, as DataFrames and plots.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from privsyn_jax.api import fit, list_models
     from privsyn_jax.fitted import Run, load
     from privsyn_jax.types import Column, Images, ImageSchema, Schema, Texts, TextSchema, UserError
+    from privsyn_jax.views.run_folder import load_run
+    from privsyn_jax.views.study_folder import load_study
 
 __all__ = [
     "Column",
@@ -22,12 +25,16 @@ __all__ = [
     "fit",
     "list_models",
     "load",
+    "load_run",
+    "load_study",
 ]
 
 _HOMES = {
     **dict.fromkeys(("Column", "ImageSchema", "Images", "Schema", "TextSchema", "Texts", "UserError"), "types"),
     **dict.fromkeys(("fit", "list_models"), "api"),
     **dict.fromkeys(("Run", "load"), "fitted"),
+    "load_run": "views.run_folder",
+    "load_study": "views.study_folder",
 }
 
 

@@ -17,7 +17,7 @@ from privsyn_jax.data.validate import conform
 from privsyn_jax.fitted import Run
 from privsyn_jax.learn import learn
 from privsyn_jax.modalities import modality_of
-from privsyn_jax.models import GENERATORS
+from privsyn_jax.models import GENERATORS, kind_of
 from privsyn_jax.plan import make_plan
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.settings import settings_from_dict
@@ -40,7 +40,7 @@ def fit(
       records: the private table, labelled Images (pixels uint8 [n, h, w, c], labels int [n]), or Texts; texts also as a
         table with the columns that the schema names.
       schema: their public facts: a Schema, ImageSchema or TextSchema, its dict, or the path of a JSON file.
-      model: one of `list_models()`.
+      model: one of `list_models()`, or your own as "module:function", see `models.own`.
       epsilon: of the whole fit; None if settings give privacy.noise_multiplier instead.
       delta: of the whole fit; None means 1 / num_records^1.1 with the schema's public figure.
       settings: sections as in a config, for example {"training": {"num_steps": 200}}.
@@ -58,7 +58,7 @@ def fit(
     sections["privacy"] = {"epsilon": epsilon, "delta": delta or 0.0, **sections.get("privacy", {})}
     checked = settings_from_dict(sections)
     modality = modality_of(schema)
-    if model not in modality.generators:
+    if kind_of(model) != modality.name:
         raise UserError(f"model {model!r} does not make {modality.name}: use one of {', '.join(modality.generators)}")
     modality.check(schema, checked)
     plan, attempt = make_plan(checked, schema), Attempt.in_memory(checked.privacy.noise_seed)

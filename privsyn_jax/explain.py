@@ -13,6 +13,7 @@ _PURPOSE = {
     "histograms": "bin edges, values within bins, first guesses",
     "pair scores": "which pairs of columns depend on each other",
     "pair marginals": "how the chosen pairs depend on each other",
+    "class counts": "columns, within every class of the target if that is told",
     "class moments": "columns and pairs of them, within every class",
     "latent prior": "where latents lie, measured when training is done",
     "tree": "which pairs of columns make the best tree",

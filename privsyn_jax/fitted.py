@@ -19,6 +19,8 @@ from privsyn_jax.report import privacy_markdown
 from privsyn_jax.settings import Settings, settings_from_dict
 from privsyn_jax.transforms import Transform, transform_from_dict
 from privsyn_jax.types import AnySchema, Params, UserError
+from privsyn_jax.views import html_parts as html
+from privsyn_jax.views.privacy_report import PrivacyReport
 from privsyn_jax.workdir import plain
 
 _FORMAT = 1
@@ -36,7 +38,7 @@ class Run:
         privacy: Mapping[str, Any],
         dtypes: Mapping[str, str] | None = None,
     ):
-        self.privacy = dict(privacy)
+        self.privacy = PrivacyReport(privacy)
         self._settings = settings
         self._transform = transform
         self._params = params
@@ -152,9 +154,11 @@ class Run:
         return settings
 
     def _repr_html_(self) -> str:
-        epsilon = self.privacy["epsilon"]
-        cost = f"epsilon {epsilon:.3f}, delta {self.privacy['delta']:.1e}" if epsilon is not None else "NOT PRIVATE"
-        return f"<p><b>{self._settings.model['name']}</b> generator of {self._modality.name}: {cost}</p>"
+        return html.block(
+            f"{self._settings.model['name']}: generator of {self._modality.name}",
+            *self.privacy.stamps,
+            html.note(f"{self.privacy.claim}. More in its privacy (the ledger) and schema (what is taken as public)."),
+        )
 
 
 def load(path: str | Path) -> Run:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from privsyn_jax.models import IMAGE_GENERATORS, ONE_SHOT, TEXT_GENERATORS, class_gaussian
+from privsyn_jax.models import IMAGE_GENERATORS, ONE_SHOT, class_gaussian, make_of
 from privsyn_jax.settings import Settings
 from privsyn_jax.transforms.texts import TextTransform
 from privsyn_jax.types import Generator, ImageSchema, Params, UserError
@@ -55,7 +55,7 @@ def text_generator(settings: Settings, transform: TextTransform) -> Generator:
       UserError: an argument that the generator refuses.
     """
     arguments = dict(settings.model)
-    make = TEXT_GENERATORS[arguments.pop("name")]
+    make = make_of(arguments.pop("name"))
     try:
         return make(
             num_classes=transform.num_classes,

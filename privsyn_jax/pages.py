@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from privsyn_jax.evaluation import headline
 from privsyn_jax.modalities import Modality, modality_of
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import accounting
+from privsyn_jax.report import stand_alone
 from privsyn_jax.settings import Settings
 from privsyn_jax.training_log import read_training_log
 from privsyn_jax.types import AnySchema
@@ -60,7 +62,7 @@ def write_page(
     title: str,
     of_run: Mapping[str, Any],
 ) -> Path:
-    """Writes report.html into a private folder, from what evaluation and attacks left in it.
+    """Writes report.html, and its figures into figures/, from what evaluation and attacks left in a private folder.
 
     Args:
       private: holds evaluation/ and attacks/, either of which may be empty.
@@ -88,9 +90,18 @@ def write_page(
         **{**empty, "epsilon_over_steps": [], **of_run},
     }
     page, temporary = private / "report.html", private / "report.tmp"
-    temporary.write_text(modality.render(common, train, test, synthetic, schema, private / "evaluation"))
+    content = modality.render(common, train, test, synthetic, schema, private / "evaluation")
+    temporary.write_text(content)
     os.replace(temporary, page)
+    _write_figures(private / "figures", content)
     return page
+
+
+def _write_figures(folder: Path, page: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, figure in stand_alone(page).items():
+        (folder / f"{name}.svg").write_text(f"<!-- {PRIVATE_NOTICE} -->\n{figure}\n")
 
 
 def epsilon_curve(plan: Plan) -> Curve:

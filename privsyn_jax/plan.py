@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from privsyn_jax.models import ONE_SHOT
+from privsyn_jax.models import ONE_SHOT, is_own
 from privsyn_jax.privacy import accounting, filters, renyi, schedules, search
 from privsyn_jax.privacy.calibration import calibrate_scale
 from privsyn_jax.privacy.filters import Filter
@@ -19,6 +19,8 @@ from privsyn_jax.privacy_settings import AdaptiveSettings
 from privsyn_jax.releases import Release, best_order, category_delta_of, release_events, scaled, wanted_releases
 from privsyn_jax.settings import Settings
 from privsyn_jax.types import AnySchema, Schema, TextSchema, UserError, num_units_of
+from privsyn_jax.views import html_parts as html
+from privsyn_jax.views.plan_table import spending_rows
 from privsyn_jax.votes import Votes, vote_levels, votes_of
 
 _LEAK_SHARE = 0.05  # of delta, for the reference filter
@@ -113,6 +115,15 @@ class Plan:
     @property
     def release_events(self) -> list[accounting.Event]:
         return release_events(self.releases, self.category_delta)
+
+    def _repr_html_(self) -> str:
+        target = f"epsilon {self.epsilon:.4g}, delta {self.delta:.3g}" if self.has_noise else "NOT PRIVATE"
+        rows = spending_rows(self.to_dict())
+        return html.block(
+            f"Plan: {target}",
+            *map(html.stamp, self.warnings),
+            html.table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(self)
@@ -355,7 +366,7 @@ def _epsilon_for_noise(
 def _warnings(settings: Settings, schema: AnySchema, delta: float) -> tuple[str, ...]:
     found = []
     if not settings.privacy.enabled:
-        found.append("NOT PRIVATE: privacy.enabled is False, so gradients were neither clipped nor noised.")
+        found.append("NOT PRIVATE: privacy.enabled is False, so nothing was clipped and no noise was added.")
     elif not settings.privacy.is_private:
         found.append("NOT PRIVATE: epsilon is infinite, so no noise was added.")
     if settings.privacy.noise_seed is not None:
@@ -367,6 +378,11 @@ def _warnings(settings: Settings, schema: AnySchema, delta: float) -> tuple[str,
         found.append(
             f"TOKENIZER TAKEN AS PUBLIC: tokens come from {Path(settings.tokens.vocabulary).name}; if that was made "
             "from the private texts, the guarantee does not cover it."
+        )
+    if is_own(settings.model["name"]):
+        found.append(
+            f"GENERATOR TAKEN ON TRUST: model.name is {settings.model['name']!r}; the guarantee covers the records "
+            "that reach its private_loss, not what its code reads by itself."
         )
     num_units, figure = num_units_of(schema), _figure(schema)
     if delta >= 1.0 / num_units:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from privsyn_jax.models import ONE_SHOT, PRIOR, USES_MARGINALS, USES_MOMENTS, USES_ONE_WAY, USES_PRIOR
+from privsyn_jax.models import ONE_SHOT, PRIOR, SUMS_OF_TABLES, USES_MARGINALS, USES_ONE_WAY, USES_PRIOR
 from privsyn_jax.one_shot import Buyer, image_buyer, text_buyer
 from privsyn_jax.privacy import renyi
 from privsyn_jax.privacy.accounting import Event
@@ -167,9 +167,9 @@ def _table_shares(settings: Settings, schema: Schema) -> dict[str, float]:
         shares |= _several_columns(name, rest, schema)
     if budget.marginals > 0 and name in USES_ONE_WAY and not buys_bins:
         shares["histograms"] = budget.marginals
-    if name in USES_MOMENTS:
-        _need("marginals", budget.marginals, f"for the base of model.name={name!r}")
-        shares["class moments"] = budget.marginals
+    if name in SUMS_OF_TABLES:
+        _need("marginals", budget.marginals, f"for what model.name={name!r} starts from")
+        shares[SUMS_OF_TABLES[name]] = budget.marginals
     if budget.prior > 0 and name in USES_PRIOR:
         shares[PRIOR] = budget.prior
     return shares

@@ -24,6 +24,7 @@ from privsyn_jax.files import write_json
 from privsyn_jax.fitted import Run, load
 from privsyn_jax.learn import learn, learn_along
 from privsyn_jax.modalities import Modality, modality_of
+from privsyn_jax.models import kind_of
 from privsyn_jax.pages import epsilon_curve, page_of_run
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.settings import Settings
@@ -45,7 +46,7 @@ def prepare(settings: Settings) -> tuple[AnySchema, Plan]:
         check_tensorboard()
     schema = dataset_of(settings.data).read_schema(settings.data)
     modality, name = modality_of(schema), settings.model["name"]
-    if name not in modality.generators:
+    if kind_of(name) != modality.name:
         raise UserError(
             f"model.name is {name!r}, which does not make {modality.name} as the data are: use one of "
             f"{', '.join(modality.generators)}"

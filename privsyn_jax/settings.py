@@ -15,11 +15,6 @@ from privsyn_jax.privacy_settings import PrivacySettings
 from privsyn_jax.refuse import one_of, require
 from privsyn_jax.types import UserError
 
-_SET_BY_THE_RUN = (
-    *("cardinalities", "column_order", "image_shape", "num_classes"),
-    *("length", "frequencies", "kinds"),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
@@ -308,14 +303,18 @@ def model_defaults(name: str) -> dict[str, Any]:
     """The generator's own keyword arguments and defaults, with its name and, of a table, a column order."""
     from privsyn_jax.models import (  # here, so that reading data settings does not load the models
         GENERATORS,
-        TABLE_GENERATORS,
+        is_own,
+        kind_of,
+        make_of,
+        own,
     )
 
-    one_of("model.name", name, tuple(GENERATORS))
-    parameters = inspect.signature(GENERATORS[name]).parameters.values()
-    own = {p.name: p.default for p in parameters if p.name not in _SET_BY_THE_RUN}
-    own_order = {"column_order": ()} if name in TABLE_GENERATORS else {}
-    return {"name": name, **own_order, **own}
+    if not is_own(str(name)):
+        one_of("model.name", name, tuple(GENERATORS))
+    parameters = inspect.signature(make_of(name)).parameters.values()
+    arguments = {p.name: p.default for p in parameters if p.name not in own.SET_BY_THE_RUN}
+    order = {"column_order": ()} if kind_of(name) == "tables" else {}
+    return {"name": name, **order, **arguments}
 
 
 def settings_from_dict(plain: Mapping[str, Any]) -> Settings:

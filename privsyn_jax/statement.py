@@ -22,9 +22,9 @@ _NOT_COVERED = (
     "Settings chosen by looking at results on the same records: trying several runs and keeping the best is a release "
     "of its own, which this report does not count.",
     "The clock: how long a run takes depends on the number of records and on the batches drawn.",
-    "Floating-point arithmetic: gradient sums are rounded in float32, noisy counts are float64 numbers that are not "
-    "rounded to a grid, and the noise of training comes from a counter-based generator (Threefry, 64-bit key from the "
-    "operating system) that is not certified for cryptography.",
+    "Floating-point arithmetic: sums of gradients or of votes are rounded in float32, noisy counts are float64 numbers "
+    "that are not rounded to a grid, and the noise of training comes from a counter-based generator (Threefry, 64-bit "
+    "key from the operating system) that is not certified for cryptography.",
 )
 
 

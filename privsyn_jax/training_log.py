@@ -36,6 +36,7 @@ class TrainingLog:
       curve: (steps, epsilon) at some numbers of steps; empty without noise.
       first_step: steps done before.
       tensorboard: whether to write event files to private/tensorboard/.
+      quiet: whether nothing is shown on the terminal.
       clock: seconds.
     """
 
@@ -47,10 +48,12 @@ class TrainingLog:
         curve: Sequence[tuple[int, float]],
         first_step: int = 0,
         tensorboard: bool = False,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._path, self._first_step = private / "training.jsonl", first_step
-        self._progress = (_Bar if sys.stderr.isatty() else _Lines)(num_steps, first_step, clock)
+        shown = _Nothing if quiet else _Bar if sys.stderr.isatty() else _Lines
+        self._progress = shown(num_steps, first_step, clock)
         self._curve, self._folder = list(curve), private / "tensorboard" if tensorboard else None
         self._events: _Events | None = None
         self._closing = contextlib.ExitStack()
@@ -178,6 +181,19 @@ class _Events:
 
 def _tag(name: str) -> str:
     return f"released/{name.removeprefix('released_')}" if name.startswith("released_") else f"private/{name}"
+
+
+class _Nothing:
+    """For a run among many."""
+
+    def __init__(self, num_steps: int, first_step: int, clock: Callable[[], float]):
+        del num_steps, first_step, clock
+
+    def show(self, done: int, epsilon: float | None) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class _Bar:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from privsyn_jax.views import schema_html
+
 if TYPE_CHECKING:
     from privsyn_jax.privacy.guard import Private
 
@@ -107,6 +109,9 @@ class Schema:
                 return column
         raise KeyError(name)
 
+    def _repr_html_(self) -> str:
+        return schema_html.of_table(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSchema:
@@ -125,6 +130,9 @@ class ImageSchema:
     num_records: int
     privacy_unit: str = "image"
     declared_public: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return schema_html.of_images(self)
 
 
 class Images(NamedTuple):
@@ -161,6 +169,9 @@ class TextSchema:
     unit: str = ""
     privacy_unit: str = "text"
     declared_public: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return schema_html.of_texts(self)
 
 
 AnySchema = Schema | ImageSchema | TextSchema
@@ -312,8 +323,8 @@ class Generator(NamedTuple):
       private_loss: (params, example, key) -> scalar, for one encoded example; None for a one-shot generator.
       public_loss: (params, key) -> scalar, for one draw; trains params["public"], as the generator of a GAN, whose
         critic is params["private"]; or None.
-      calibrate: (params, marginals, key) -> params, moves params["public"] so that the generator's own
-        marginals agree with purchased ones; or None.
+      calibrate: (params, bought, key) -> params, moves params["public"] so that the generator's own marginals agree
+        with purchased ones, before training and after it; after it only, where `stages` bought them; or None.
       sample: (params, key, num_samples, conditions) -> encoded examples [num_samples, ...]; conditions
         maps a column index (images, texts: 0, the label) to the code that it is set to; see `exact_conditions`.
       exact_conditions: indices of conditioned columns -> those among them that `sample` fixes exactly.

@@ -249,7 +249,7 @@ def test_with_public_edges_nothing_but_the_mixture_is_bought():
 
 def test_a_mixture_without_a_share_is_refused():
     privacy = {**TINY["privacy"], "budget": {"marginals": 0.0}}
-    with pytest.raises(UserError, match=r"privacy.budget.marginals is 0: give a share for the base of model.name='gmm"):
+    with pytest.raises(UserError, match=r"privacy.budget.marginals is 0: give a share for what model.name='gmm"):
         make_plan(settings_from_dict({**TINY, "privacy": privacy}), SCHEMA)
 
 

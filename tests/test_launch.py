@@ -19,6 +19,7 @@ from privsyn_jax.privacy.ledger import Entry, Ledger
 from privsyn_jax.run import execute, prepare
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.types import UserError
+from privsyn_jax.workdir import PRIVATE_NOTICE
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -45,7 +46,8 @@ def quickstart(tmp_path_factory):
 def test_the_workdir_holds_what_the_design_promises(quickstart):
     workdir, _ = quickstart
     found = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
-    assert found == {
+    figures = {name for name in found if name.startswith("private/figures/")}
+    assert found - figures == {
         ".lock", "config.json", "environment.json", "plan.json",
         "release/synthetic.csv", "release/privacy_report.json", "release/privacy_report.md",
         "release/model/model.json", "release/model/params.npz",
@@ -53,6 +55,8 @@ def test_the_workdir_holds_what_the_design_promises(quickstart):
         "private/training.jsonl", "private/timing.json", "private/report.html",
         "private/evaluation/metrics.json", "private/evaluation/details.json", "private/attacks/attacks.json",
     }  # fmt: skip
+    assert {f"private/figures/{name}.svg" for name in ("budget", "epsilon", "training_loss", "column_health")} < figures
+    assert all(PRIVATE_NOTICE in (workdir / name).read_text() for name in figures)
     assert (workdir / "private").stat().st_mode & 0o777 == 0o700
 
 

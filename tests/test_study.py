@@ -18,9 +18,13 @@ from launch.config import to_study
 from privsyn_jax.privacy.accounting import epsilon_of
 from privsyn_jax.run import prepare
 from privsyn_jax.settings import settings_from_dict
-from privsyn_jax.study import analysis, runs
+from privsyn_jax.study import execute as execution
+from privsyn_jax.study import figures, runs
+from privsyn_jax.study.analyse import analyse
+from privsyn_jax.study.cells import Cells
 from privsyn_jax.study.execute import execute
-from privsyn_jax.study.executors import Engine
+from privsyn_jax.study.executors import Engine, Progress
+from privsyn_jax.study.jobs import named
 from privsyn_jax.study.plan import Study, Tuning, best_choice, override, run_hash
 from privsyn_jax.types import UserError
 from privsyn_jax.workdir import PRIVATE_NOTICE
@@ -54,7 +58,18 @@ def pretended(settings, folder):
     privacy = settings["privacy"]
     auc = 0.8 + 0.01 * (settings["seed"] % 3) - 0.05 * privacy["l2_clip_norm"]
     auc += {"constant": 0.0, "cosine": 0.02 + 0.001 * settings["seed"]}[privacy["schedule"]["noise"]]
-    return {"settings": settings, "epsilon": privacy["epsilon"], "metrics": {"auc": auc}, "path": [], "seconds": 1.0}
+    return {
+        "settings": settings, "epsilon": privacy["epsilon"], "metrics": {"auc": auc}, "reference": {"auc": 0.9},
+        "path": [], "seconds": 1.0,
+    }  # fmt: skip
+
+
+def pretended_rows(found: Study) -> list[dict]:
+    """A row for every run: cosine is better by 0.03."""
+    return [
+        {"model": m, "epsilon": e, "contestant": c, "seed": s, "auc": 0.8 + 0.01 * s + (0.03 if c == "cosine" else 0)}
+        for m in found.models for e in found.epsilons for c in found.contestants for s in found.seeds
+    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -62,11 +77,12 @@ def made(monkeypatch):
     """The settings of every run, which are made in this process and pretend."""
     done = []
 
-    def finish(jobs, results, engine, what):
+    def finish(jobs, results, engine, what, watch=lambda: None):
         for settings in {run_hash(job): job for job in jobs}.values():
             if results.get(settings) is None:
                 done.append(settings)
                 results.put(settings, pretended(settings, results.folder))
+                watch()
 
     monkeypatch.setattr(runs, "finish", finish)
     return done
@@ -83,9 +99,42 @@ def test_a_study_tunes_runs_and_compares(tmp_path, made):
     report = (private / "report.md").read_text()
     assert report.startswith("PRIVATE") and "tuned_on_private_data" in report
     assert report.count("**+0.02") == 4  # significant in every cell
-    assert "auc: 4 of 4 comparisons significant" in lines[0]
-    ElementTree.parse(private / "schedules.svg")
-    assert (private / "schedules.png").read_bytes()[:4] == b"\x89PNG"
+    assert "auc: 4 of 4 comparisons significant" in lines[0] and str(private / "report.html") in lines
+    against_real = [row for row in table(private / "tests.csv") if row["test"] == "versus real"]
+    assert len(against_real) == 8 and {row["real"] for row in against_real} == {"0.9"}
+    assert {(row["modality"], row["data"], row["real auc"]) for row in rows} == {("tables", "rand_hie", "0.9")}
+    ElementTree.parse(private / "differences_tables.svg")
+    assert (private / "differences_tables.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_keeps_metrics_of_whole_tables_and_fairness_of_every_sensitive_column():
+    names = [("fidelity", "emd", "age"), ("fidelity", "mean_emd", None), ("fairness", "auc_gap", "sex")]
+    rows = [{"family": f, "metric": m, "column": c, "value": 0.1, "reference": 0.2} for f, m, c in names]
+    assert named(rows) == {"mean_emd": (0.1, 0.2), "auc_gap_sex": (0.1, 0.2)}
+
+
+def test_while_it_runs_a_page_shows_what_is_done(tmp_path, made, monkeypatch):
+    shown = []
+
+    def write_page(found, rows, analysis, folder, *, total):
+        shown.append((len(rows), total, len(analysis.comparison)))
+        return folder / "report.html"
+
+    def at_once(action):
+        return lambda: action() if len(made) % 10 == 0 else None
+
+    monkeypatch.setattr(execution, "write_page", write_page)
+    monkeypatch.setattr(execution, "_now_and_then", at_once)
+    execute(study(tuning=None), str(tmp_path), ENGINE)
+    assert shown == [(10, 24, 4), (20, 24, 4), (24, 24, 4)]
+
+
+def test_every_finished_batch_is_told():
+    told = []
+    with Progress(3, "runs", lambda: told.append(1)) as progress:
+        progress.step(2)
+        progress.step(1)
+    assert told == [1, 1]
 
 
 def test_what_is_done_is_not_done_again(tmp_path, made):
@@ -106,8 +155,8 @@ def test_tables_and_figure_say_that_they_are_private_and_are_the_same_again(tmp_
     one, other = (tmp_path / folder / "private" for folder in ("one", "other"))
     for name in ("results.csv", "comparison.csv", "report.md"):
         assert PRIVATE_NOTICE in (one / name).read_text().splitlines()[0]
-    assert PRIVATE_NOTICE in (one / "schedules.svg").read_text()
-    assert (one / "schedules.svg").read_bytes() == (other / "schedules.svg").read_bytes()
+    assert PRIVATE_NOTICE in (one / "differences_tables.svg").read_text()
+    assert (one / "differences_tables.svg").read_bytes() == (other / "differences_tables.svg").read_bytes()
 
 
 def test_a_run_without_a_metric_leaves_out_its_pair_only(tmp_path, made, monkeypatch):
@@ -151,16 +200,10 @@ def test_two_tables_of_ones_own_are_two_runs():
     assert run_hash(one) != run_hash(other)
 
 
-def test_the_figure_lists_contestants_from_the_top_in_every_panel(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(analysis.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    rows = [
-        {"model": m, "epsilon": 1.0, "contestant": c, "seed": s, "auc": 0.8 + 0.01 * s}
-        for m in "ab" for c in ("constant", "cosine") for s in (0, 1)
-    ]  # fmt: skip
+def test_the_figure_lists_contestants_from_the_top_in_every_panel():
     found = study(epsilons=(1.0,), seeds=(0, 1))
-    analysis.figure(analysis.compare(rows, found), found, tmp_path)
-    assert all(axes.yaxis_inverted() for axes in drawn[0].axes)
+    comparison = analyse(found, pretended_rows(found)).comparison
+    assert all(axes.yaxis_inverted() for axes in figures.differences(found, comparison, ["a", "b"]).axes)
 
 
 def test_without_tuning_nothing_is_marked(tmp_path, made):
@@ -231,13 +274,12 @@ def test_the_schedule_study_compares_at_equal_epsilon():
 
 
 def test_the_figure_has_a_panel_for_every_cell(tmp_path):
-    rows = [
-        {"model": m, "epsilon": e, "contestant": c, "seed": s, "auc": 0.8 + 0.01 * s + (0.03 if c == "cosine" else 0)}
-        for m in "ab" for e in (1.0, 2.0) for c in ("constant", "cosine") for s in (0, 1, 2)
-    ]  # fmt: skip
-    comparison = analysis.compare(rows, study())
-    assert len(comparison) == 4 and all(row["difference"] == pytest.approx(0.03) for row in comparison)
-    text = analysis.figure(comparison, study(), tmp_path)[1].read_text()
+    rows = pretended_rows(study())
+    found = analyse(study(), rows)
+    assert len(found.comparison) == 4
+    assert all(row["difference"] == pytest.approx(0.03) for row in found.comparison)
+    paths = {path.name: path for path in figures.draw(study(), Cells(rows, study()), found, tmp_path)}
+    text = paths["differences_tables.svg"].read_text()
     assert text.count("epsilon 1") == text.count("epsilon 2") == 2 and "cosine" in text
 
 
@@ -277,8 +319,11 @@ def test_a_study_of_models_alone_has_their_means_and_a_figure(tmp_path, made):
     private = tmp_path / "s" / "private"
     report = (private / "report.md").read_text()
     assert report.startswith(PRIVATE_NOTICE)
-    assert "| | epsilon | auc | epsilon spent | seconds |" in report
+    assert "| model | epsilon | auc | epsilon spent | seconds |" in report
     assert "| a | 1 | 0.76 ± 0.01 | 1 ± 0 | 1 ± 0 |" in report and "| b | inf | 0.76 ± 0.01 |" in report
-    texts = {text.text for text in ElementTree.parse(private / "by_epsilon.svg").iter() if text.tag.endswith("text")}
+    texts = {
+        text.text for text in ElementTree.parse(private / "by_epsilon_tables.svg").iter() if text.tag.endswith("text")
+    }
     assert {"a", "b", "inf", "auc"} <= texts
-    assert str(private / "by_epsilon.png") in lines and not (private / "schedules.png").exists()
+    assert not (private / "comparison.csv").exists() and (private / "tests.csv").exists()
+    assert str(private / "by_epsilon_tables.png") in lines and not (private / "differences_tables.png").exists()

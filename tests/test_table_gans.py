@@ -16,7 +16,6 @@ from scipy.stats import chi2
 from privsyn_jax import fit
 from privsyn_jax.models import ctgan, gmm_gan, wgan
 from privsyn_jax.privacy.clipping import choose, clipped_grad_sum
-from privsyn_jax.training.marginals import Marginals
 from privsyn_jax.training.optimizer import cosine_adam, projected
 from privsyn_jax.types import Column, Schema
 
@@ -26,6 +25,7 @@ NOBODY = np.zeros(len(RECORDS), bool)
 SMALL = {"cardinalities": CARDINALITIES, "latent_dim": 4, "critic_dims": (6,), "generator_dims": (8,)}
 GENERATORS = {
     "ctgan": ctgan.make(**SMALL),
+    "all": ctgan.make(**SMALL, condition="all"),
     "gmm_gan": gmm_gan.make(**SMALL),
     "wgan": wgan.make(**SMALL),
     "penalty": ctgan.make(**SMALL, weight_bound=0.0, penalty_weight=10.0),
@@ -59,7 +59,7 @@ def assert_frequencies(codes, probs):
     assert ((counts - expected) ** 2 / expected).sum() < chi2.isf(1e-6, len(probs) - 1)
 
 
-@pytest.mark.parametrize("name", ["ctgan", "gmm_gan", "wgan"])
+@pytest.mark.parametrize("name", ["ctgan", "all", "gmm_gan", "wgan"])
 def test_critics_take_the_fast_path(name):
     generator = GENERATORS[name]
     params, keys = generator.init(jax.random.key(0)), jax.random.split(jax.random.key(0), 8)
@@ -130,25 +130,78 @@ def test_a_wasserstein_loss_is_the_difference_of_scores():
     assert 0 < without < 1  # the share in the same fake records
 
 
-def test_conditions_follow_released_counts_and_are_met():
-    """A generator that ignores what it is told draws evenly; one column in three is set to what it was told."""
-    generator, counts = GENERATORS["ctgan"], [np.array([70.0, 30.0, 0.0]), np.array([20.0, 80.0]), np.full(4, 25.0)]
-    params = generator.init(jax.random.key(0))
-    params = {**params, "public": jax.tree.map(jnp.zeros_like, params["public"])}
-    params = generator.calibrate(params, Marginals(counts, [np.ones(len(own)) for own in counts], {}), None)
-    rows = generator.sample(params, jax.random.key(5), 20_000)
-    for column, own in enumerate(counts):
-        even = np.full(len(own), 1 / len(own))
-        assert_frequencies(rows[:, column], own / own.sum() / 3 + even * 2 / 3)
+TARGET_COUNTS = np.array([[100, 0, 0, 80, 20, 25, 25, 25, 25], [0, 300, 0, 60, 240, 0, 100, 100, 100], [0.0] * 9])
 
 
-def test_even_conditions_until_counts_are_known():
-    generator = GENERATORS["ctgan"]
-    params = generator.init(jax.random.key(0))
-    params = {**params, "public": jax.tree.map(jnp.zeros_like, params["public"])}
-    rows = generator.sample(params, jax.random.key(6), 20_000)
-    for column, size in enumerate(CARDINALITIES):
-        assert_frequencies(rows[:, column], np.full(size, 1 / size))
+def with_counts(generator, counts):
+    """First parameters with the generator's stage absorbed, from sums without noise."""
+    params, stage = generator.init(jax.random.key(0)), generator.stages[0]
+    return stage.absorb(params, counts / np.sqrt(len(CARDINALITIES)), 0.0, None)
+
+
+@pytest.mark.parametrize("name", ["ctgan", "all"])
+def test_a_record_counts_once_in_every_column_at_norm_one(name):
+    generator = GENERATORS[name]
+    stage, params = generator.stages[0], generator.init(jax.random.key(0))
+    for record in RECORDS:
+        group, vector = stage.embed(params, record)
+        assert np.linalg.norm(vector) <= 1 + 1e-6 and group == (record[0] if name == "ctgan" else 0)
+        assert list(np.flatnonzero(vector)) == list(record + np.array([0, 3, 5]))
+
+
+def test_a_conditional_gan_starts_from_the_counts_of_every_class():
+    """The target first; then each column as often as in its class, a class without records hardly ever."""
+    rows = GENERATORS["ctgan"].sample(with_counts(GENERATORS["ctgan"], TARGET_COUNTS), jax.random.key(5), 20_000)
+    assert_frequencies(rows[rows[:, 0] < 2, 0], np.array([0.25, 0.75]))
+    assert (rows[:, 0] == 2).mean() < 0.02
+    for label, own in enumerate(TARGET_COUNTS[:2]):
+        for column, counts in ((1, own[3:5]), (2, own[5:])):
+            codes, probs = rows[rows[:, 0] == label, column], np.maximum(counts / counts.sum(), 1e-5)
+            assert_frequencies(codes, probs / probs.sum())
+
+
+def test_told_columns_follow_counts_whichever_they_are():
+    """Every column in turn is told, and the others start from the same counts."""
+    counts = TARGET_COUNTS.sum(axis=0, keepdims=True)
+    rows = GENERATORS["all"].sample(with_counts(GENERATORS["all"], counts), jax.random.key(5), 20_000)
+    for column, own in enumerate(np.split(counts[0], [3, 5])):
+        probs = np.maximum(own / own.sum(), 1e-5)
+        assert_frequencies(rows[:, column], probs / probs.sum())
+
+
+@pytest.mark.parametrize("name", ["ctgan", "all"])
+def test_calibration_takes_out_what_the_network_does_to_columns(name):
+    generator = GENERATORS[name]
+    counts = TARGET_COUNTS if name == "ctgan" else TARGET_COUNTS.sum(axis=0, keepdims=True)
+    params, rng = with_counts(generator, counts), np.random.default_rng(0)
+    net = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 1, leaf.shape), jnp.float32), params["public"]["net"])
+    crooked = {**params, "public": {**params["public"], "net": net}}
+    straight = generator.calibrate(crooked, None, jax.random.key(1))
+    again = generator.calibrate(straight, None, jax.random.key(1))
+    wanted = TARGET_COUNTS[1] / TARGET_COUNTS[1].sum() * 3 if name == "ctgan" else counts[0] / counts[0].sum() * 3
+
+    def error(params):
+        rows = generator.sample(params, jax.random.key(2), 20_000, {0: 1} if name == "ctgan" else None)
+        shares = [np.bincount(rows[:, j], minlength=k) / len(rows) for j, k in enumerate(CARDINALITIES)]
+        return np.abs(np.concatenate(shares) - wanted).max()
+
+    assert error(crooked) > 0.06 and error(straight) < 0.03 and error(again) < 0.03
+
+
+@pytest.mark.parametrize(("name", "column"), [("ctgan", 0), ("all", 0), ("all", 2)])
+def test_a_condition_is_met_by_every_row(name, column):
+    generator = GENERATORS[name]
+    assert generator.exact_conditions((column,)) == (column,)
+    rows = generator.sample(generator.init(jax.random.key(0)), jax.random.key(6), 2000, {column: 1})
+    assert (rows[:, column] == 1).all() and len(np.unique(rows, axis=0)) > 5
+
+
+def test_conditions_that_cannot_be_told_are_left_to_rejection():
+    assert GENERATORS["ctgan"].exact_conditions((1, 2)) == () == GENERATORS["wgan"].exact_conditions((0,))
+    for name, conditions in (("ctgan", {1: 0}), ("wgan", {0: 0}), ("all", {0: 0, 1: 0})):
+        generator = GENERATORS[name]
+        with pytest.raises(ValueError, match="meet conditions by rejection"):
+            generator.sample(generator.init(jax.random.key(0)), jax.random.key(0), 5, conditions)
 
 
 @pytest.mark.parametrize("model", ["ctgan", "wgan"])
@@ -177,6 +230,7 @@ def test_a_dependence_is_learned(model):
         ({"loss": "hinge"}, "loss 'hinge'"),
         ({"temperature": 0.0}, "temperature"),
         ({"weight_bound": float("nan")}, "weight_bound"),
+        ({"condition": "sex"}, "condition 'sex'"),
         ({"penalty_weight": 1.0}, "penalty_weight and weight_bound"),
     ],
 )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from privsyn_jax.models import TABLE_GENERATORS
 
 _QUICK = ("bayesian_network", "mst", "tvae")
+_ATTACKS = ("density_ratio", "shadow_posteriors")
 
 
 def get_config(arg=None):
@@ -34,13 +35,16 @@ def get_config(arg=None):
     config.metrics = (
         "logistic_regression_auc", "boosting_auc", "pairwise_total_variation", "mean_emd",
         "logistic_regression_accuracy", "logistic_regression_f1", "boosting_accuracy", "boosting_f1",
+        *(f"{attack}_auc" for attack in _ATTACKS),
     )  # fmt: skip
+    config.attacks = _ATTACKS
     config.tuning = None
     return config
 
 
 def _model(name, is_smoke):
     config = importlib.import_module(f"configs.adult_{name}").get_config("smoke" if is_smoke else None)
+    config.evaluation.num_seeds = 0  # the study has seeds of its own
     if is_smoke:
         config.data.name = "rand_hie"
         config.model.column_order = ()

@@ -19,7 +19,7 @@ from privsyn_jax.evaluation.images import evaluate_images
 from privsyn_jax.evaluation.images.grid import grid_png
 from privsyn_jax.files import write_bytes, write_json
 from privsyn_jax.modalities.modality import Modality
-from privsyn_jax.models import GENERATORS, IMAGE_GENERATORS
+from privsyn_jax.models import IMAGE_GENERATORS, make_of
 from privsyn_jax.one_shot import NoisySums, absorb, image_buyer
 from privsyn_jax.plan import Plan
 from privsyn_jax.privacy.guard import Private
@@ -79,7 +79,7 @@ def build(settings: Settings, transform: ImageTransform) -> Generator:
       UserError: an argument that the generator refuses.
     """
     arguments, schema = dict(settings.model), transform.schema
-    make = GENERATORS[arguments.pop("name")]
+    make = make_of(arguments.pop("name"))
     try:
         return make(image_shape=schema.shape, num_classes=len(schema.classes), **arguments)
     except (TypeError, ValueError) as error:

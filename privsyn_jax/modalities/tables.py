@@ -21,7 +21,7 @@ from privsyn_jax.evaluation.attacks import TABLE_ATTACKS, attack_table
 from privsyn_jax.evaluation.sanity import rule_rows
 from privsyn_jax.files import write_json
 from privsyn_jax.modalities.modality import Modality
-from privsyn_jax.models import GENERATORS, ONE_SHOT, TABLE_GENERATORS, USES_MARGINALS, USES_MOMENTS, USES_ONE_WAY
+from privsyn_jax.models import ONE_SHOT, SUMS_OF_TABLES, TABLE_GENERATORS, USES_MARGINALS, USES_ONE_WAY, make_of
 from privsyn_jax.models.units import of_units
 from privsyn_jax.plan import Plan, Release
 from privsyn_jax.privacy.guard import Private
@@ -69,7 +69,7 @@ def buy(
     frame = frame.map(bounded_by(schema))
     transform = fit_transform(frame, schema, plan, settings, ledger, noise)
     name = settings.model["name"]
-    if name in USES_MOMENTS:
+    if name in SUMS_OF_TABLES:
         units, generator = frame.map(transform.encode_units), build(settings, transform.schema, transform.cardinalities)
         common: dict[str, Any] = {"plan": plan, "seed": settings.seed, "ledger": ledger, "noise": noise}
         return Purchases(transform, buy_stages(generator, units, what="the codes of all columns", **common))
@@ -143,7 +143,7 @@ def build(settings: Settings, schema: Schema, cardinalities: tuple[int, ...]) ->
       UserError: an argument that the generator refuses, or a column order that is not one.
     """
     arguments = dict(settings.model)
-    make = GENERATORS[arguments.pop("name")]
+    make = make_of(arguments.pop("name"))
     order = column_order(arguments.pop("column_order"), schema)
     try:
         return of_units(make(cardinalities=cardinalities, column_order=order, **arguments), schema.rows_per_unit)

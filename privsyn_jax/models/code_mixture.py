@@ -18,14 +18,12 @@ import numpy as np
 
 from privsyn_jax.models.flat_codes import FlatCodes
 from privsyn_jax.models.moments import denoised, factors_of, moments_of, products
-from privsyn_jax.privacy.release import project_to_counts
+from privsyn_jax.models.one_way import LEAST_SHARE, SURE, likely_shares
 from privsyn_jax.types import Params, Stage
 
 NAME = "class moments"  # of the release
-SURE = 30.0  # logit of a code that is known
 _WEIGHTS = (0.01, 0.3, 0.69)  # see `moments`
 _SHARPNESS = 10.0  # of logits, in units of a one-hot entry
-_RAREST = 1e-5  # share of a code
 _ROUNDS, _DRAWS, _STEP = 20, 8192, 0.7  # of moving the moments
 
 
@@ -96,18 +94,12 @@ class CodeMixture(NamedTuple):
         common = denoised(np.zeros_like(common), common, float(np.linalg.norm(weights * moments.noise)))
         means, factors = [], []
         for mean, covariance, noise in zip(moments.means, between, moments.noise, strict=True):
-            shares = self._shares(mean)
+            shares = likely_shares(self.codes, mean)
             wanted = np.where(is_own, 0.0, denoised(common, covariance, float(noise)))
             mean, factor = self._fitted(shares, wanted, is_own)
             means.append(mean)
             factors.append(factor)
         return {"shares": sizes / sizes.sum(), "means": np.stack(means), "factors": np.stack(factors)}
-
-    def _shares(self, noisy: np.ndarray) -> np.ndarray:
-        """[S]: the nearest frequencies of every column's codes, none of them 0."""
-        columns = np.split(noisy, self.codes.offsets[1:])
-        shares = [np.maximum(project_to_counts(own, 1.0), _RAREST) for own in columns]
-        return np.concatenate([own / own.sum() for own in shares])
 
     def _fitted(self, shares: np.ndarray, wanted: np.ndarray, is_own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean [S] and factor [S, S] of utilities whose codes have these shares and covariances between columns."""
@@ -118,7 +110,7 @@ class CodeMixture(NamedTuple):
             normal = rng.standard_normal((_DRAWS, len(shares)))
             drawn = np.asarray(_probabilities(self.codes, np.float32(_SHARPNESS * (mean + normal @ factor.T))))
             found = drawn.mean(axis=0)
-            mean = mean + _STEP * np.log(shares / np.maximum(found, _RAREST / 10)) / _SHARPNESS
+            mean = mean + _STEP * np.log(shares / np.maximum(found, LEAST_SHARE / 10)) / _SHARPNESS
             covariance = drawn.T @ drawn / _DRAWS - np.outer(found, found)
             between = between + _STEP * np.where(is_own, 0.0, wanted - covariance)
         return mean, _possible(own, between, is_own)[0]

@@ -1,4 +1,4 @@
-"""A bias of logits by which columns come out as often as released counts say."""
+"""How often released counts say that the codes of columns come out, and a bias of logits by which they do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.flat_codes import FlatCodes
+from privsyn_jax.privacy.release import project_to_counts
 
+SURE = 30.0  # logit of a code that is known
+LEAST_SHARE = 1e-5  # of a code
 _RAREST = -12.0  # log frequency of a code that the released counts do not show
 _ROUNDS = 30
 
@@ -21,6 +24,13 @@ def log_shares(one_way: Sequence[np.ndarray]) -> np.ndarray:
     """float32 [S]: log frequencies of the codes of all columns, by counts of each [k_j]."""
     shares = np.concatenate([np.maximum(counts, 0.0) / max(counts.sum(), 1.0) for counts in one_way])
     return np.log(np.maximum(shares, math.exp(_RAREST))).astype(np.float32)
+
+
+def likely_shares(codes: FlatCodes, noisy: np.ndarray) -> np.ndarray:
+    """[S]: the frequencies of every column's codes that are nearest to noisy ones [S], none of them 0."""
+    columns = np.split(noisy, codes.offsets[1:])
+    shares = [np.maximum(project_to_counts(own, 1.0), LEAST_SHARE) for own in columns]
+    return np.concatenate([own / own.sum() for own in shares])
 
 
 @functools.partial(jax.jit, static_argnums=0)

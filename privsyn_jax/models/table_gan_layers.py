@@ -8,6 +8,7 @@ the generator sees records through it alone.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.flat_codes import FlatCodes, check_hidden_dims
+from privsyn_jax.models.told_column import ToldColumn
 from privsyn_jax.types import Generator, Params
 
 LOSSES = ("wasserstein", "logistic")
@@ -67,7 +69,7 @@ def make_table_gan(
     num_fakes: int,
     penalty_weight: float,
     weight_bound: float,
-    conditional: bool,
+    told: ToldColumn | None = None,
 ) -> Generator:
     """Generator of int32 codes [d]; params["private"] is the critic.
 
@@ -81,50 +83,56 @@ def make_table_gan(
       penalty_weight: of the gradient penalty between a real and a fake record, which takes per-example gradients out
         of the fast path; 0 for none.
       weight_bound: every weight of the critic is clipped to it after every step; 0 for no bound.
-      conditional: both networks are told the code of one column, see `ctgan`.
+      told: both networks are told the code of one column, and the generator corrects the counts that came with it;
+        None for neither.
 
     Raises:
       ValueError: an argument that makes no sense.
     """
     critic_widths = check_hidden_dims("critic_dims", critic_dims)
-    net = GeneratorNet(codes.num_codes, check_hidden_dims("generator_dims", generator_dims))
+    dims = check_hidden_dims("generator_dims", generator_dims)
+    net = GeneratorNet(codes.num_codes, dims, starts_at_zero=told is not None)
     critic = Critic(critic_widths)
     check_gan(latent_dim, loss, temperature, num_fakes, penalty_weight, weight_bound)
     init_net, init_critic = jax.jit(net.init), jax.jit(critic.init)
-    condition_dim = codes.num_codes if conditional else 0
+    condition_dim = codes.num_codes if told is not None else 0
 
     def init(key):
         net_key, critic_key = jax.random.split(key)
         public = {"net": init_net(net_key, jnp.zeros(latent_dim + condition_dim))["params"]}
-        if conditional:
-            public["conditions"] = jnp.zeros(codes.num_codes)  # log p(code) of its column: even until told
+        if told is not None:
+            public["told"] = told.empty()
         private = init_critic(critic_key, jnp.zeros(codes.num_codes + condition_dim))["params"]
         return {"private": private, "public": public}
 
-    def fake_logits(public, condition, key) -> jax.Array:
+    def generate(public, condition, key) -> jax.Array:
         latent = jax.random.normal(key, (latent_dim,))
-        logits: Any = net.apply({"params": public["net"]}, jnp.concatenate([latent, condition]))
+        seen = latent if told is None else jnp.concatenate([latent, told.one_hot(condition)])
+        logits: Any = net.apply({"params": public["net"]}, seen)
         return logits
 
-    def fake_row(public, condition, key) -> tuple[jax.Array, jax.Array]:
-        """(relaxed one-hot record [S], logits [S])"""
+    def fake_logits(public, condition, key) -> jax.Array:
+        logits = generate(public, condition, key)
+        if told is None:
+            return logits
+        return told.complete(jax.lax.stop_gradient(public["told"]), condition, logits)
+
+    def fake_row(public, condition, key) -> jax.Array:
+        """Relaxed one-hot record [S]."""
         latent_key, gumbel_key = jax.random.split(key)
         logits = fake_logits(public, condition, latent_key)
-        noisy = (logits + jax.random.gumbel(gumbel_key, logits.shape)) / temperature
-        return codes.probabilities(noisy), logits
+        return codes.probabilities((logits + jax.random.gumbel(gumbel_key, logits.shape)) / temperature)
 
     def score(private, row, condition) -> jax.Array:
-        scored: Any = critic.apply({"params": private}, jnp.concatenate([row, condition]))
+        seen = row if told is None else jnp.concatenate([row, told.one_hot(condition)])
+        scored: Any = critic.apply({"params": private}, seen)
         return scored
 
     def private_loss(params, example, key):
         condition_key, fake_key, penalty_key = jax.random.split(key, 3)
-        condition = jnp.zeros(0)
-        if conditional:
-            column = jax.random.randint(condition_key, (), 0, codes.num_columns)
-            condition = jax.nn.one_hot(example[column] + jnp.asarray(codes.offsets)[column], codes.num_codes)
+        condition = told.of_record(example, condition_key) if told is not None else None
         real, fake_keys = codes.one_hot(example), jax.random.split(fake_key, num_fakes)
-        fakes = jax.vmap(lambda fake_key: fake_row(params["public"], condition, fake_key)[0])(fake_keys)
+        fakes = jax.vmap(lambda fake_key: fake_row(params["public"], condition, fake_key))(fake_keys)
         own_score = lambda row: score(params["private"], row, condition)  # noqa: E731
         scores = jax.vmap(own_score)(jnp.concatenate([real[None], fakes]))  # one use of each weight
         of_real, of_fakes = scores[0], scores[1:]
@@ -136,56 +144,49 @@ def make_table_gan(
             total += penalty_weight * _penalty(own_score, real, fakes[0], penalty_key)
         return total
 
+    def draw_condition(public, key) -> Any:
+        return told.draw(jax.lax.stop_gradient(public["told"]), key) if told is not None else None
+
     def public_loss(params, key):
         condition_key, fake_key = jax.random.split(key)
-        condition, column = jnp.zeros(0), jnp.int32(0)
-        if conditional:
-            code, column = draw_condition(params["public"], condition_key)
-            condition = jax.nn.one_hot(code, codes.num_codes)
-        row, logits = fake_row(params["public"], condition, fake_key)
-        scored = score(params["private"], row, condition)
-        total = -scored if loss == "wasserstein" else jax.nn.softplus(-scored)
-        if conditional:  # the column that was told must come out as told
-            own = jnp.asarray(codes.own)[column]
-            total += codes.log_normalizers(logits)[column] - jnp.sum(own * condition * logits)
-        return total
-
-    def draw_condition(public, key, column=None) -> tuple[jax.Array, jax.Array]:
-        """(flat code, column)"""
-        column_key, code_key = jax.random.split(key)
-        if column is None:
-            column = jax.random.randint(column_key, (), 0, codes.num_columns)
-        logits = jax.lax.stop_gradient(public["conditions"])
-        own = jnp.where(jnp.asarray(codes.own)[column] > 0, logits, -jnp.inf)
-        return jax.random.categorical(code_key, own).astype(jnp.int32), column
+        condition = draw_condition(params["public"], condition_key)
+        scored = score(params["private"], fake_row(params["public"], condition, fake_key), condition)
+        return -scored if loss == "wasserstein" else jax.nn.softplus(-scored)
 
     def draw_one(public, key, fixed):
-        """(logits [S], column and flat code of the condition); `fixed` (column, flat code), or (-1, -1) to draw one."""
+        """Logits [S]; `fixed` (column, code), or (-1, -1) to draw what is told."""
         condition_key, fake_key = jax.random.split(key)
-        condition, column, code = jnp.zeros(0), jnp.int32(-1), jnp.int32(-1)
-        if conditional:
-            drawn = draw_condition(public, condition_key)
-            code, column = (jnp.where(fixed[0] >= 0, own, other) for own, other in zip(fixed[::-1], drawn, strict=True))
-            condition = jax.nn.one_hot(code, codes.num_codes)
-        return fake_logits(public, condition, fake_key), column, code
+        condition = draw_condition(public, condition_key)
+        if condition is not None:
+            condition = tuple(jnp.where(fixed[0] >= 0, own, drawn) for own, drawn in zip(fixed, condition, strict=True))
+        return fake_logits(public, condition, fake_key)
 
     @jax.jit
     def draw_block(params, key, fixed):
         net_key, code_key = jax.random.split(key)
         keys = jax.random.split(net_key, _BLOCK)
-        logits, columns, told = jax.vmap(draw_one, in_axes=(None, 0, None))(params["public"], keys, fixed)
-        rows = codes.draw(logits, code_key)
-        if not conditional:
-            return rows
-        is_told = columns[:, None] == jnp.arange(codes.num_columns)[None]
-        return jnp.where(is_told, (told - jnp.asarray(codes.offsets)[columns])[:, None], rows)
+        return codes.draw(jax.vmap(draw_one, in_axes=(None, 0, None))(params["public"], keys, fixed), code_key)
+
+    @jax.jit
+    def calibrated(public, key):
+        assert told is not None
+        return {**public, "told": told.calibrated(public["told"], functools.partial(generate, public), key)}
+
+    def calibrate(params, bought, key):
+        del bought  # absorbed before
+        return {**params, "public": calibrated(params["public"], key)}
+
+    def exact_conditions(columns):
+        if told is None:
+            return ()
+        return tuple(column for column in sorted(columns) if told.column in (None, column))[:1]
 
     def sample(params, key, num_samples, conditions=None):
-        if conditions and not (conditional and len(conditions) == 1):
+        if conditions and exact_conditions(conditions) != tuple(conditions):
             raise ValueError(f"columns {sorted(conditions)} cannot be fixed: meet conditions by rejection")
         fixed = np.full(2, -1, np.int32)
         for column, code in (conditions or {}).items():
-            fixed[:] = column, code + codes.offsets[column]
+            fixed[:] = column, code
         params, keys = jax.device_put(params), jax.random.split(key, -(-num_samples // _BLOCK))
         blocks = [draw_block(params, block_key, fixed) for block_key in keys]
         return np.concatenate(jax.device_get(blocks))[:num_samples].astype(np.int32)
@@ -194,9 +195,10 @@ def make_table_gan(
         init=init,
         private_loss=private_loss,
         public_loss=public_loss,
-        calibrate=_with_conditions if conditional else None,
+        calibrate=calibrate if told is not None else None,
         sample=sample,
-        exact_conditions=lambda columns: tuple(sorted(columns)[:1]) if conditional else (),
+        exact_conditions=exact_conditions,
+        stages=(told.stage(),) if told is not None else (),
         project=bounded(weight_bound) if weight_bound else None,
     )
 
@@ -212,15 +214,6 @@ def bounded(weight_bound: float) -> Callable[..., Params]:
     """`project` onto critics whose slope the bound of their weights limits (Arjovsky et al. 2017, Algorithm 1)."""
     clip = lambda leaf: jnp.clip(leaf, -weight_bound, weight_bound)  # noqa: E731
     return lambda private: jax.tree.map(clip, private)
-
-
-def _with_conditions(params: Params, marginals: Any, key: jax.Array) -> Params:
-    """`calibrate`: conditions are drawn as often as the released counts say."""
-    del key
-    counts = np.concatenate([np.maximum(counts, 0.0) for counts in marginals.one_way])
-    with np.errstate(divide="ignore"):
-        logits = np.maximum(np.log(counts), -30.0)
-    return {**params, "public": {**params["public"], "conditions": jnp.asarray(logits, jnp.float32)}}
 
 
 def check_gan(

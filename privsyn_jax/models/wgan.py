@@ -46,5 +46,4 @@ def make(
         num_fakes=num_fakes,
         penalty_weight=penalty_weight,
         weight_bound=weight_bound,
-        conditional=False,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from privsyn_jax.files import write_bytes
 from privsyn_jax.privacy import accounting
+from privsyn_jax.views import html_parts as html
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +166,10 @@ class Ledger:
 
     def delta(self, epsilon: float) -> float:
         return accounting.delta_of(self.events, epsilon)
+
+    def _repr_html_(self) -> str:
+        rows = [(entry.name, entry.reads, entry.mechanism, json.dumps(entry.event)) for entry in self._entries]
+        return html.block("Ledger", html.table(("name", "reads", "mechanism", "event"), rows))
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain JSON; `from_list` inverts it exactly."""

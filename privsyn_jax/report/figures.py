@@ -1,4 +1,4 @@
-"""The figures of the page, one function each: plain data in, SVG text out."""
+"""The figures of the page, one function each: plain data in, a drawing out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from privsyn_jax.report import svg
+from privsyn_jax.report.charts import Curve, Drawing, curves, pair_map
 from privsyn_jax.report.numbers import (
     finite_or_none,
     format_epsilon,
@@ -21,7 +22,7 @@ from privsyn_jax.report.numbers import (
 )
 
 _WIDTH = 4.7  # inches; two stand side by side on a desk, one fills a phone
-_ERROR_COLOURS = LinearSegmentedColormap.from_list("error", ["#f3f6f9", "#9cc3e6", svg.SYNTHETIC, "#062f52"])
+_ERROR_COLOURS = ("#f3f6f9", "#9cc3e6", svg.SYNTHETIC, "#062f52")
 _ROC_STYLES = (("reference", "real", svg.REAL, 2.6), ("synthetic", "synthetic", svg.SYNTHETIC, 1.6))
 _BUDGET_COLOURS = (svg.SYNTHETIC, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d1f", "#5b6770")
 
@@ -54,19 +55,23 @@ def budget_bar(ledger: Sequence[Mapping[str, Any]]) -> str:
         _no_frame(axes)
         figure.legend(loc="outside lower left", handlelength=1, handleheight=1, labelspacing=0.4, borderpad=0.3)
         names = ", ".join(f"{entry.get('name')} {format_share(share)}" for entry, share in entries)
-        return svg.to_svg(figure, f"Shares of the privacy budget: {names}")
+        return svg.to_svg(figure, f"Shares of the privacy budget: {names}", "budget")
 
 
-def epsilon_curve(points: Sequence[Sequence[float]], target: float | None) -> str:
-    """Epsilon spent after each training step, with the target; empty text without points."""
+def epsilon_curve(points: Sequence[Sequence[float]], target: float | None) -> Drawing | None:
+    """Epsilon spent after each training step, with the target; nothing without points."""
     finite = _finite_rows(points)
     if not len(finite):
-        return ""
+        return None
+    drawn = [Curve("spent", finite, svg.SYNTHETIC, 2)]
     with svg.canvas(_WIDTH, 2.5) as (figure, axes):
         steps, epsilons = finite.T
         axes.plot(steps, epsilons, color=svg.SYNTHETIC, linewidth=1.8, label="spent")
         target = finite_or_none(target)
         if target is not None:
+            drawn.append(
+                Curve("target", np.column_stack([finite[:, 0], np.full(len(finite), target)]), svg.REAL, 1, "dash")
+            )
             axes.axhline(target, color=svg.INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"target {format_number(target)}",
@@ -79,22 +84,25 @@ def epsilon_curve(points: Sequence[Sequence[float]], target: float | None) -> st
         axes.set(xlabel="training step", ylabel="epsilon so far", xlim=(min(0, steps[0]), steps[-1] or 1))
         axes.set_ylim(0, 1.15 * max(epsilons.max(), target or 0.0) or 1)
         _quiet_axes(axes)
-        return svg.to_svg(
-            figure,
+        label = (
             f"Epsilon over training steps, ending at {format_number(epsilons[-1])} "
-            f"after {format_number(steps[-1])} steps; target {format_number(target)}",
+            f"after {format_number(steps[-1])} steps; target {format_number(target)}"
         )
+        chart = curves(drawn, x="training step", y="epsilon so far", rangemode="tozero")
+        return Drawing(svg.to_svg(figure, label, "epsilon"), chart)
 
 
-def roc_curve(classifier: str, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def roc_curve(classifier: str, rates: Mapping[str, Mapping[str, Sequence[float]]]) -> Drawing:
     """ROC curve of one classifier trained on synthetic records against one trained on real records."""
+    drawn = [Curve("a guess", np.array([[0.0, 0.0], [1.0, 1.0]]), svg.REAL, 1, "dot")]
     with svg.canvas(3.4, 3.3) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=svg.GRID, linewidth=1)
         for name, words, colour, width in _ROC_STYLES:
-            if name in curves:
-                rates = _thin(_finite_rows(list(zip(curves[name]["fpr"], curves[name]["tpr"], strict=True))), 250)
-                if len(rates):
-                    axes.plot(*rates.T, color=colour, linewidth=width, label=f"trained on {words}")
+            if name in rates:
+                points = _thin(_finite_rows(list(zip(rates[name]["fpr"], rates[name]["tpr"], strict=True))), 250)
+                if len(points):
+                    axes.plot(*points.T, color=colour, linewidth=width, label=f"trained on {words}")
+                    drawn.append(Curve(f"trained on {words}", points, colour, width))
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate", xlim=(0, 1), ylim=(0, 1.01))
         axes.set_box_aspect(1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -102,13 +110,12 @@ def roc_curve(classifier: str, curves: Mapping[str, Mapping[str, Sequence[float]
         if len(axes.lines) > 1:
             axes.legend(loc="lower right")
         _quiet_axes(axes)
-        return svg.to_svg(
-            figure,
-            f"ROC curve on held-out real records, {classifier}: trained on synthetic against trained on real",
-        )
+        label = f"ROC curve on held-out real records, {classifier}: trained on synthetic against trained on real"
+        chart = curves(drawn, x="false-positive rate", y="true-positive rate", scaleanchor="x")
+        return Drawing(svg.to_svg(figure, label, f"roc {classifier}"), chart)
 
 
-def pair_error_map(columns: Sequence[str], matrix: np.ndarray, *, largest: float, title: str) -> str:
+def pair_error_map(columns: Sequence[str], matrix: np.ndarray, *, largest: float, title: str, name: str) -> Drawing:
     """Heat map of the error of every pair of columns (NaN on the diagonal), colours from 0 to `largest`."""
     count = len(columns)
     size = 8.0 if count <= 16 else max(3.0, 130 / count)
@@ -116,7 +123,11 @@ def pair_error_map(columns: Sequence[str], matrix: np.ndarray, *, largest: float
     labels = [svg.clean_label(columns[i], 18) for i in shown]
     with svg.canvas(_WIDTH, _WIDTH + 0.35) as (figure, axes):
         image = axes.imshow(
-            np.ma.masked_invalid(matrix), cmap=_ERROR_COLOURS, vmin=0, vmax=largest or 1, interpolation="none"
+            np.ma.masked_invalid(matrix),
+            cmap=LinearSegmentedColormap.from_list("error", _ERROR_COLOURS),
+            vmin=0,
+            vmax=largest or 1,
+            interpolation="none",
         )
         axes.set_xticks(list(shown), labels, rotation=90, fontsize=size)
         axes.set_yticks(list(shown), labels, fontsize=size)
@@ -125,27 +136,28 @@ def pair_error_map(columns: Sequence[str], matrix: np.ndarray, *, largest: float
         bar.outline.set_visible(False)  # type: ignore[operator]
         bar.ax.xaxis.set_major_locator(MaxNLocator(5))
         bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_number(x)))
-        return svg.to_svg(
-            figure,
+        label = (
             f"Error of every pair of {count} columns, {title}: mean {format_number(np.nanmean(matrix))}, "
-            f"colour scale from 0 to {format_number(largest)}",
+            f"colour scale from 0 to {format_number(largest)}"
         )
+        chart = pair_map(columns, matrix, largest=largest, colours=_ERROR_COLOURS)
+        return Drawing(svg.to_svg(figure, label, name), chart)
 
 
-def training_curve(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
-    """One logged quantity over training steps; empty text where nothing finite was logged."""
+def training_curve(name: str, steps: Sequence[float], values: Sequence[float]) -> Drawing | None:
+    """One logged quantity over training steps; nothing where nothing finite was logged."""
     points = _finite_rows(list(zip(steps, values, strict=True)))
     if not len(points):
-        return ""
+        return None
+    thinned = _thin(points, 400)
     words = name.replace("_", " ")
     with svg.canvas(3.4, 1.9) as (figure, axes):
-        axes.plot(*_thin(points, 400).T, color=svg.SYNTHETIC, linewidth=1.1)
+        axes.plot(*thinned.T, color=svg.SYNTHETIC, linewidth=1.1)
         axes.set(xlabel="training step", ylabel=svg.clean_label(words, 30))
         _quiet_axes(axes)
-        return svg.to_svg(
-            figure,
-            f"{words} over training steps, from {format_number(points[0, 1])} to {format_number(points[-1, 1])}",
-        )
+        label = f"{words} over training steps, from {format_number(points[0, 1])} to {format_number(points[-1, 1])}"
+        chart = curves([Curve(words, thinned, svg.SYNTHETIC, 1.5)], x="training step", y=svg.clean_label(words, 30))
+        return Drawing(svg.to_svg(figure, label, f"training {name}"), chart)
 
 
 def _finite_rows(points: Any) -> np.ndarray:

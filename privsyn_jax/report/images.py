@@ -72,7 +72,7 @@ class Picture(NamedTuple):
 
 
 def render_image_page(data: ImagePageData) -> str:
-    """Renders the page: HTML that needs no network, no script and no other file.
+    """Renders the page: HTML that needs no network and no other file; without scripts its figures stand still.
 
     Raises:
       ValueError: a picture is not a PNG.

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from privsyn_jax.report import svg
+from privsyn_jax.report.charts import Chart, Drawing, categories, histogram
 from privsyn_jax.report.numbers import format_share, short_number
 from privsyn_jax.types import NUMERIC_KINDS, Column
 
@@ -19,6 +20,7 @@ MAX_CATEGORIES = 20
 _MAX_BINS = 60
 _LOG_ABOVE = 0.6  # a column with more than this in one bin is drawn on a logarithmic scale
 _WIDTH = 3.4
+_MILLISECONDS = 86_400_000  # of a day
 
 
 class Marginal(NamedTuple):
@@ -27,6 +29,7 @@ class Marginal(NamedTuple):
     name: str
     caption: str
     svg: str
+    chart: Chart
     is_tall: bool
 
 
@@ -38,15 +41,15 @@ def draw_marginal(column: Column, real: pd.Series, synthetic: pd.Series) -> Marg
             f"Missing: real {format_share(_missing_share(real))}, synthetic {format_share(_missing_share(synthetic))}."
         )
     if column.kind in NUMERIC_KINDS:
-        figure, is_log = _draw_histogram(column, real, synthetic)
+        drawn, is_log = _draw_histogram(column, real, synthetic)
         is_tall = False
     else:
         shares = category_shares(column, real, synthetic)
-        figure, is_log = _draw_categories(column, shares)
+        drawn, is_log = _draw_categories(column, shares)
         is_tall = len(shares) > 8
     if is_log:
         notes.append("Logarithmic scale.")
-    return Marginal(column.name, " ".join(notes), figure, is_tall)
+    return Marginal(column.name, " ".join(notes), *drawn, is_tall)
 
 
 def category_shares(column: Column, real: pd.Series, synthetic: pd.Series) -> list[tuple[str, float, float]]:
@@ -56,7 +59,8 @@ def category_shares(column: Column, real: pd.Series, synthetic: pd.Series) -> li
     MAX_CATEGORIES the rest is summed up as "other".
     """
     counts = [series.dropna().astype(str).value_counts(normalize=True) for series in (real, synthetic)]
-    names = [str(name) for name in column.categories or ()]
+    is_boolean = column.kind == "boolean"  # a schema may say 0 and 1
+    names = [str(bool(name) if is_boolean else name) for name in column.categories or ()]
     names += sorted((set(counts[0].index) | set(counts[1].index)) - set(names))
     real_shares, synthetic_shares = (dict(zip(c.index, c.to_numpy(float), strict=True)) for c in counts)
     shares = [(name, real_shares.get(name, 0.0), synthetic_shares.get(name, 0.0)) for name in names]
@@ -86,7 +90,7 @@ def histogram_edges(column: Column, real: pd.Series, synthetic: pd.Series) -> np
     return np.linspace(lower, upper if upper > lower else lower + 1.0, _MAX_BINS + 1)
 
 
-def _draw_histogram(column: Column, real: pd.Series, synthetic: pd.Series) -> tuple[str, bool]:
+def _draw_histogram(column: Column, real: pd.Series, synthetic: pd.Series) -> tuple[Drawing, bool]:
     edges = histogram_edges(column, real, synthetic)
     shares = [_histogram(_as_floats(column, series), edges) for series in (real, synthetic)]
     is_log = _is_skewed(shares[0])
@@ -104,10 +108,15 @@ def _draw_histogram(column: Column, real: pd.Series, synthetic: pd.Series) -> tu
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=column.kind == "integer"))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_number(x)))
         _share_axis(axes, "y", is_log)
-        return svg.to_svg(figure, f"Distribution of {column.name}, real against synthetic"), is_log
+        still = svg.to_svg(figure, f"Distribution of {column.name}, real against synthetic", f"column {column.name}")
+        middles, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+        if column.kind == "datetime":
+            moments = [dates.num2date(middle).strftime("%Y-%m-%d %H:%M:%S") for middle in middles]
+            return Drawing(still, histogram(moments, width * _MILLISECONDS, *shares, is_log=is_log)), is_log
+        return Drawing(still, histogram(middles.tolist(), width, *shares, is_log=is_log)), is_log
 
 
-def _draw_categories(column: Column, shares: list[tuple[str, float, float]]) -> tuple[str, bool]:
+def _draw_categories(column: Column, shares: list[tuple[str, float, float]]) -> tuple[Drawing, bool]:
     values = np.array([row[1:] for row in shares], dtype=float).reshape(-1, 2)
     positions = np.arange(len(shares))
     is_log = _is_skewed(values[:, 0]) and len(shares) > 3
@@ -119,7 +128,9 @@ def _draw_categories(column: Column, shares: list[tuple[str, float, float]]) -> 
         axes.set_yticks(positions, [svg.clean_label(row[0], 19) for row in shares])
         axes.set_ylim(max(len(shares), 1) - 0.5, -0.5)
         _share_axis(axes, "x", is_log)
-        return svg.to_svg(figure, f"Shares of the categories of {column.name}, real against synthetic"), is_log
+        label = f"Shares of the categories of {column.name}, real against synthetic"
+        still = svg.to_svg(figure, label, f"column {column.name}")
+        return Drawing(still, categories(shares, is_log=is_log)), is_log
 
 
 def _is_skewed(shares: np.ndarray) -> bool:

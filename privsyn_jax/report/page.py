@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
 
 from privsyn_jax.report import figures, guarantee, privacy, tables
 from privsyn_jax.report.attacks import attack_parts
+from privsyn_jax.report.charts import Drawing
 from privsyn_jax.report.groups import GAP_HEADER, GROUP_HEADER, fairness_parts, seed_parts
 from privsyn_jax.report.marginals import Marginal, draw_marginal
-from privsyn_jax.report.numbers import (
-    finite_or_none,
-    format_epsilon,
-    format_number,
-    format_setting,
-)
+from privsyn_jax.report.numbers import finite_or_none
 from privsyn_jax.report.path import PATH_HEADER, path_figure, path_rows
+from privsyn_jax.report.template import fill
 from privsyn_jax.types import Schema
 
 MAX_MARGINALS = 60
@@ -85,7 +78,7 @@ class PageData(NamedTuple):
 
 
 def render_page(data: PageData) -> str:
-    """Renders the page: HTML that needs no network, no script and no other file."""
+    """Renders the page: HTML that needs no network and no other file; without scripts its figures stand still."""
     return render("table.html.jinja", data, _table_parts(data))
 
 
@@ -98,25 +91,8 @@ def render(template: str, data: Any, parts: Mapping[str, Any]) -> str:
         headline, metrics, epsilon_over_steps, training, skipped, settings, files and environment.
       parts: further variables of the template.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read_template),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(number=format_number, epsilon=format_epsilon, setting=format_setting, unbroken=_unbroken)
     shared = {**_privacy_parts(data), **_metric_parts(data), **attack_parts(data), **_making_parts(data)}
-    return environment.get_template(template).render(data=data, **shared, **parts).lstrip()
-
-
-def _read_template(name: str) -> str:
-    return importlib.resources.files("privsyn_jax.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _unbroken(text: str) -> Markup:
-    """The text, escaped, with numbers like 1e-05 kept on one line."""
-    return Markup(re.sub(r"[^\s;]*\de-\d+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
+    return fill(template, title=data.title, private_notice=data.private_notice, data=data, **shared, **parts)
 
 
 def _privacy_parts(data: Any) -> dict[str, Any]:
@@ -192,8 +168,8 @@ def _marginals(data: PageData) -> list[Marginal]:
     ]
 
 
-def _pair_figures(pair_errors: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(caption, svg) of the synthetic and the reference error map, on one colour scale."""
+def _pair_figures(pair_errors: Mapping[str, Any]) -> list[tuple[str, Drawing]]:
+    """(caption, drawing) of the synthetic and the reference error map, on one colour scale."""
     columns = list(pair_errors.get("columns") or ())
     if len(columns) < 2:
         return []
@@ -209,12 +185,15 @@ def _pair_figures(pair_errors: Mapping[str, Any]) -> list[tuple[str, str]]:
     matrices = {name: matrix for name, matrix in matrices.items() if np.isfinite(matrix).any()}
     largest = max((float(np.nanmax(matrix)) for matrix in matrices.values()), default=0.0)
     return [
-        (captions[name], figures.pair_error_map(columns, matrix, largest=largest, title=captions[name]))
+        (
+            captions[name],
+            figures.pair_error_map(columns, matrix, largest=largest, title=captions[name], name=f"pairs {name}"),
+        )
         for name, matrix in matrices.items()
     ]
 
 
-def _training_figures(training: Mapping[str, Sequence[float]]) -> list[str]:
+def _training_figures(training: Mapping[str, Sequence[float]]) -> list[Drawing]:
     """One curve for every logged quantity."""
     steps = training.get("step") or ()
     drawn = [
@@ -222,4 +201,4 @@ def _training_figures(training: Mapping[str, Sequence[float]]) -> list[str]:
         for name, values in training.items()
         if name != "step" and len(values) == len(steps)
     ]
-    return [figure for figure in drawn if figure]
+    return [drawing for drawing in drawn if drawing]

@@ -74,7 +74,7 @@ def path_figure(path: Sequence[Mapping[str, Any]]) -> str:
             f"{name} from {format_number(values[0][0])} to {format_number(values[-1][-1])}"
             for name, values in moving.items()
         )
-        return svg.to_svg(figure, f"What training ran with, over its steps: {ends}")
+        return svg.to_svg(figure, f"What training ran with, over its steps: {ends}", "path")
 
 
 def _stairs(path: Sequence[Mapping[str, Any]], values: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:

@@ -81,8 +81,12 @@ def clean_label(text: object, max_length: int = 20) -> str:
     return printable if len(printable) <= max_length else printable[: max_length - 1].rstrip() + "…"
 
 
-def to_svg(figure: Figure, label: str) -> str:
-    """The figure as an <svg> element with an accessible label and ids that no other figure uses."""
+def to_svg(figure: Figure, label: str, name: str) -> str:
+    """The figure as an <svg> element with an accessible label and ids that no other figure uses.
+
+    Args:
+      name: of its file, see `stand_alone`.
+    """
     buffer = io.StringIO()
     digest = hashlib.sha256(label.encode()).hexdigest()[:10]
     with matplotlib.rc_context({"svg.hashsalt": digest}):
@@ -100,9 +104,22 @@ def to_svg(figure: Figure, label: str) -> str:
             "role": "img",
             "aria-label": clean_label(label, 500),
             "class": "plot",
+            "data-name": re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_"),
         }
     )
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def stand_alone(page: str) -> dict[str, str]:
+    """The figures of a page as files by themselves, in the colours that it has by day: name -> content."""
+    figures: dict[str, str] = {}
+    for drawn in re.findall(r'<svg [^>]*class="plot".*?</svg>', page, flags=re.DOTALL):
+        (name,) = re.findall(r'data-name="(\w*)"', drawn)[:1]
+        while name in figures:
+            name += "_"
+        coloured = re.sub(r"var\(--[\w-]+, (#[0-9a-f]{6})\)", r"\1", drawn)
+        figures[name] = coloured.replace("<svg ", '<svg font-family="sans-serif" ', 1)
+    return figures
 
 
 def _drop_style_elements(root: ElementTree.Element) -> None:

@@ -49,7 +49,7 @@ class TextPageData(NamedTuple):
 
 
 def render_text_page(data: TextPageData) -> str:
-    """Renders the page: HTML that needs no network, no script and no other file."""
+    """Renders the page: HTML that needs no network and no other file; without scripts its figures stand still."""
     return render("texts.html.jinja", data, {"family_notes": _family_notes(data), **seed_parts(data.tests)})
 
 

@@ -57,13 +57,23 @@ class Engine:
     poll_seconds: float = 2.0
 
 
-def do_all(batches: Sequence[Batch], results: Results, engine: Engine, what: str) -> None:
+def do_all(
+    batches: Sequence[Batch],
+    results: Results,
+    engine: Engine,
+    what: str,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
     """Does every batch; each result is on disk as soon as it is there.
+
+    Args:
+      what: is done, for the progress bar.
+      watch: called whenever a batch is finished.
 
     Raises:
       UserError: a run failed, or its process died more than engine.retries times. What is done is kept.
     """
-    with Progress(sum(map(len, batches)), what) as progress:
+    with Progress(sum(map(len, batches)), what, watch) as progress:
         if engine.executor == "local":
             _in_workers(batches, results, engine, progress)
         else:
@@ -71,10 +81,11 @@ def do_all(batches: Sequence[Batch], results: Results, engine: Engine, what: str
 
 
 class Progress:
-    """A bar on a terminal, a line per step elsewhere."""
+    """A bar on a terminal, a line per step elsewhere; `watch` is called after each."""
 
-    def __init__(self, total: int, what: str):
+    def __init__(self, total: int, what: str, watch: Callable[[], None] = lambda: None):
         self._total, self._what, self._done, self._started = total, what, 0, time.perf_counter()
+        self._watch = watch
         self._bar = tqdm(total=total, desc=what, unit="run", dynamic_ncols=True, disable=not sys.stderr.isatty())
 
     def __enter__(self) -> Progress:
@@ -88,6 +99,7 @@ class Progress:
         self._bar.update(count)
         left = (time.perf_counter() - self._started) / self._done * (self._total - self._done)
         self.say(f"{self._what} {self._done}/{self._total}, about {left / 60:.0f} min left", only_off_terminal=True)
+        self._watch()
 
     def say(self, message: str, *, only_off_terminal: bool = False) -> None:
         if not self._bar.disable:

@@ -85,16 +85,20 @@ def run(settings: Mapping[str, Any], folder: str) -> dict[str, Any]:
     from privsyn_jax.settings import settings_from_dict
     from privsyn_jax.training.attempt import open_attempt
     from privsyn_jax.training.processes import Leader
+    from privsyn_jax.training_log import TrainingLog
 
     started = time.perf_counter()
     checked = settings_from_dict(settings)
     schema, plan = prepare(checked)
     records = read_records(checked.data, schema)
-    with (
-        alone_in(Results(Path(folder)).unfinished(settings, records.content_hash)) as private,
-        open_attempt(private, checked, leader=Leader(), announce=_announce) as attempt,
-    ):
-        trained = learn(records.train, schema, plan, checked, attempt)
+    results = Results(Path(folder))
+    with alone_in(results.unfinished(settings, records.content_hash)) as private:
+        with (
+            open_attempt(private, checked, leader=Leader(), announce=_announce) as attempt,
+            TrainingLog(private, num_steps=plan.num_steps, curve=(), first_step=attempt.step, quiet=True) as log,
+        ):
+            trained = learn(records.train, schema, plan, checked, attempt, hooks=[log])
+        results.keep_log(settings, private / "training.jsonl")
     synthesis = trained.synthesize(
         checked.synthesis.num_samples or schema.num_records, conditions={}, key=jax.random.key(checked.seed)
     )
@@ -120,7 +124,7 @@ def measure(
     train, test = records.train.open_under(private), records.test.open_under(private)
     modality, checked = modality_of(schema), settings_from_dict(settings)
     rows = modality.metrics(trained, schema, train, test, synthetic, checked)
-    found = {row["metric"]: (row["value"], row["reference"]) for row in rows if row["column"] is None}
+    found = named(rows)
     if checked.attacks.enabled:
         attacked = modality.attack(schema, train, test, synthetic, seed=checked.seed, names=checked.attacks.chosen)
         for sentence in attacked.skipped:
@@ -134,6 +138,15 @@ def measure(
         "metrics": {name: value for name, (value, _) in found.items()},
         "reference": {name: reference for name, (_, reference) in found.items()},
         "path": trained.privacy["path"],
+    }
+
+
+def named(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """METRIC of whole tables, METRIC_COLUMN of sensitive columns -> (value, reference); other columns are left out."""
+    return {
+        row["metric"] if row["column"] is None else f"{row['metric']}_{row['column']}": (row["value"], row["reference"])
+        for row in rows
+        if row["column"] is None or row["family"] == "fairness"
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from privsyn_jax.files import write_json
+from privsyn_jax.files import write_bytes, write_json
 from privsyn_jax.study.plan import run_hash
 from privsyn_jax.workdir import PRIVATE_NOTICE
 
@@ -18,7 +18,7 @@ class Results:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._runs, self._unfinished = folder / "runs", folder / "unfinished"
+        self._runs, self._unfinished, self._logs = folder / "runs", folder / "unfinished", folder / "training"
         self._runs.mkdir(exist_ok=True)
 
     def get(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -31,6 +31,11 @@ class Results:
     def unfinished(self, settings: Mapping[str, Any], content_hash: str) -> Path:
         """Folder of what a run needs to go on after its process was killed."""
         return self._unfinished / run_hash(settings) / content_hash[:12]
+
+    def keep_log(self, settings: Mapping[str, Any], log: Path) -> None:
+        """Copies the training log of a run that has ended to training/RUN.jsonl."""
+        self._logs.mkdir(exist_ok=True)
+        write_bytes(self._logs / f"{run_hash(settings)}.jsonl", log.read_bytes())
 
     def forget(self, settings: Mapping[str, Any]) -> None:
         """Removes that folder."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from privsyn_jax.study.executors import Engine, do_all
 from privsyn_jax.study.plan import Study, best_choice, run_hash
 from privsyn_jax.study.results import Results
 from privsyn_jax.types import UserError
+
+Tuned = Mapping[tuple[str, float], Mapping[str, Any]]  # (model, epsilon) -> what the baseline was tuned to
+Jobs = Mapping[tuple[str, float, str, int], Mapping[str, Any]]  # (model, epsilon, contestant, seed) -> settings
 
 
 def tune(study: Study, results: Results, engine: Engine) -> dict[tuple[str, float], dict[str, Any]]:
@@ -35,26 +38,42 @@ def tune(study: Study, results: Results, engine: Engine) -> dict[tuple[str, floa
     return {cell: best_choice(tuning, values[cell]) for cell in cells}
 
 
-def compete(
-    study: Study, tuned: Mapping[tuple[str, float], Mapping[str, Any]], results: Results, engine: Engine
-) -> list[dict[str, Any]]:
-    """One row per run: model, epsilon, contestant, seed, metrics, what was spent, the tuned values."""
-    jobs = {
+def jobs_of(study: Study, tuned: Tuned) -> Jobs:
+    """Every run but those of the tuning."""
+    return {
         (model, epsilon, contestant, seed): study.settings(model, contestant, epsilon, seed, tuned[model, epsilon])
         for seed in study.seeds  # outermost: a study that is cut short has whole seeds
-        for model, epsilon, contestant in itertools.product(study.models, study.epsilons, study.contestants)
+        for model in study.models
+        for epsilon, contestant in itertools.product(study.epsilons, study.contestants_of(model))
     }
-    finish(jobs.values(), results, engine, "runs")
-    found = {job: _found(results, settings) for job, settings in jobs.items()}
+
+
+def compete(
+    study: Study, jobs: Jobs, results: Results, engine: Engine, watch: Callable[[], None] = lambda: None
+) -> None:
+    """Does all runs.
+
+    Args:
+      watch: called whenever some are finished.
+    """
+    finish(jobs.values(), results, engine, "runs", watch)
+    found = [_found(results, settings)["metrics"] for settings in jobs.values()]
     for metric in study.metrics:
-        _require_metric("metrics", metric, [result["metrics"] for result in found.values()])
+        _require_metric("metrics", metric, found)
+
+
+def rows_of(study: Study, tuned: Tuned, jobs: Jobs, results: Results) -> list[dict[str, Any]]:
+    """One row per finished run: model, modality, data, epsilon, contestant, seed, metrics, "real METRIC" (what real
+    records give, or for an attack a guess), what was spent, the tuned values."""
     rows = []
-    for (model, epsilon, contestant, seed), result in found.items():
+    for (model, epsilon, contestant, seed), settings in jobs.items():
+        if (result := results.get(settings)) is None:
+            continue
         rows.append(
             {
-                "model": model, "epsilon": epsilon, "contestant": contestant, "seed": seed,
-                **dict.fromkeys(study.metrics, math.nan),  # where a run has none: a target of one class, for instance
-                **result["metrics"],
+                "model": model, **study.kind(model)._asdict(), "epsilon": epsilon, "contestant": contestant,
+                "seed": seed, **dict.fromkeys(study.metrics, math.nan), **result["metrics"],
+                **{f"real {metric}": value for metric, value in result["reference"].items()},
                 "epsilon_spent": result["epsilon"], "seconds": result["seconds"],
                 "run": run_hash(result["settings"]),
                 "tuned_on_private_data": bool(tuned[model, epsilon]),
@@ -64,17 +83,27 @@ def compete(
     return rows
 
 
-def finish(jobs: Iterable[Mapping[str, Any]], results: Results, engine: Engine, what: str) -> None:
-    """Does what has no result yet, each distinct run once; a failing run stops the study with its error."""
+def finish(
+    jobs: Iterable[Mapping[str, Any]],
+    results: Results,
+    engine: Engine,
+    what: str,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Does what has no result yet, each distinct run once; a failing run stops the study with its error.
+
+    Args:
+      watch: called whenever runs are finished.
+    """
     missing = list({run_hash(settings): settings for settings in jobs if results.get(settings) is None}.values())
     if not missing:
         return
     if engine.vectorize:
         from privsyn_jax.study.together import LARGEST, group
 
-        do_all(group(missing, min(LARGEST, math.ceil(len(missing) / engine.workers))), results, engine, what)
+        do_all(group(missing, min(LARGEST, math.ceil(len(missing) / engine.workers))), results, engine, what, watch)
     else:
-        do_all([[settings] for settings in missing], results, engine, what)
+        do_all([[settings] for settings in missing], results, engine, what, watch)
 
 
 def _require_metric(setting: str, metric: str, found: Iterable[Mapping[str, float]]) -> None:

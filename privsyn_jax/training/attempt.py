@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from privsyn_jax.differences import differences
 from privsyn_jax.files import write_bytes
+from privsyn_jax.models import is_own, own
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.secret import Secret
@@ -199,7 +200,7 @@ def open_attempt(
     folder = private / "checkpoints"
     folder.mkdir(mode=0o700, exist_ok=True)
     secret = _read_secret(folder, settings.privacy.noise_seed)
-    program = {**describe_program(settings.training), "together": list(together)}
+    program = {**describe_program(settings.training), "together": list(together), **_own_code(settings.model["name"])}
     checkpoints = Checkpoints(folder / "states")
     try:
         checkpoint = checkpoints.newest(announce)
@@ -229,6 +230,11 @@ def open_attempt(
         yield attempt
     finally:
         checkpoints.close()
+
+
+def _own_code(name: str) -> dict[str, str]:
+    """What the bits of a run depend on besides this package, where its generator is the user's."""
+    return {"generator": own.source_digest(name)} if is_own(name) else {}
 
 
 def _origin(

@@ -215,7 +215,7 @@ def end(
     settings: Settings,
     after: Callable[[Params], Params] | None = None,
 ) -> Params:
-    """Parameters to sample from: the average over steps, calibrated to the purchased marginals.
+    """Parameters to sample from: the average over steps, calibrated to what was purchased.
 
     Args:
       after: buys what is bought after training, see `stages.buy_after`.
@@ -225,7 +225,7 @@ def end(
         params["public"] = state.public.ema
     if after is not None and generator.after:
         params = after(params)
-    if generator.calibrate is not None and isinstance(bought, Marginals):
+    if generator.calibrate is not None and bought is not None:
         params = generator.calibrate(params, bought, _public_keys(settings)[2])
     return params
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
+from privsyn_jax.views import html_parts as html
+
 LEVEL = 0.95  # of every interval that is reported
 FALSE_ALARMS = 0.05  # largest chance that an attack that knows nothing counts as a detection
 FALSE_POSITIVE_RATES = (0.001, 0.01)
@@ -52,6 +54,19 @@ class AttackResult(NamedTuple):
     num_members: int
     num_controls: int
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (metric, interval.value, f"{interval.low:.4g} to {interval.high:.4g}", self.baseline[metric])
+            for metric, interval in self.metrics.items()
+        ]
+        return html.block(
+            self.name.replace("_", " "),
+            html.stamp("PRIVATE: computed from real records without noise."),
+            html.note(f"{self.verdict}."),
+            html.table(("metric", "value", "95 % interval", "knowing nothing"), rows),
+            *map(html.note, self.notes),
+        )
 
 
 def membership_result(
