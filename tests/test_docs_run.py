@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from documented import DOCUMENTS, PYTHONS, ROOT, commands, edited, edits, name_of, programs
+from documented import DOCUMENTS, PYTHONS, ROOT, Command, commands, edited, edits, name_of, programs
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -198,10 +198,8 @@ def quickstart(tmp_path_factory):
     """The workdir of the quickstart, small, which several pages go on from."""
     folder = tmp_path_factory.mktemp("quickstart")
     make_project(folder, {})
-    run(
-        [sys.executable, "-m", "launch.run", "--config=configs/quickstart.py:smoke", "--workdir=runs/quickstart"],
-        folder,
-    )
+    failed = run(runnable(Command("Makefile", ["make", "run"], {}, "")), folder)
+    assert not failed, failed[0]
     return folder / "runs" / "quickstart"
 
 
