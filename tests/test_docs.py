@@ -268,7 +268,7 @@ def test_every_page_can_be_found():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_blocks_are_of_languages_that_are_checked(document):
-    assert languages(document) <= {"", "bash", "python", "json"}
+    assert languages(document) <= {"", "bash", "bibtex", "json", "python"}
     for fragment in blocks(document, "json"):
         json.loads("{" + fragment + "}")
     for text in programs(document):
