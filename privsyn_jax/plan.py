@@ -19,8 +19,7 @@ from privsyn_jax.privacy_settings import AdaptiveSettings
 from privsyn_jax.releases import Release, best_order, category_delta_of, release_events, scaled, wanted_releases
 from privsyn_jax.settings import Settings
 from privsyn_jax.types import AnySchema, Schema, TextSchema, UserError, num_units_of
-from privsyn_jax.views import html_parts as html
-from privsyn_jax.views.plan_table import spending_rows
+from privsyn_jax.views.plan_table import plan_html
 from privsyn_jax.votes import Votes, vote_levels, votes_of
 
 _LEAK_SHARE = 0.05  # of delta, for the reference filter
@@ -117,13 +116,7 @@ class Plan:
         return release_events(self.releases, self.category_delta)
 
     def _repr_html_(self) -> str:
-        target = f"epsilon {self.epsilon:.4g}, delta {self.delta:.3g}" if self.has_noise else "NOT PRIVATE"
-        rows = spending_rows(self.to_dict())
-        return html.block(
-            f"Plan: {target}",
-            *map(html.stamp, self.warnings),
-            html.table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows]),
-        )
+        return plan_html(self.to_dict(), has_noise=self.has_noise)
 
     def to_dict(self) -> dict[str, Any]:
         plain = dataclasses.asdict(self)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from privsyn_jax.types import UserError
 
 
@@ -15,3 +18,14 @@ def require(condition: bool, message: str) -> None:
     """Raises UserError unless the condition holds."""
     if not condition:
         raise UserError(message)
+
+
+def imported(name: str, path: str) -> Any:
+    """The function of the user's that a setting names as "module:function"."""
+    module, _, function = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{name} is {path!r}, which cannot be imported ({error}): give module:function, on PYTHONPATH"
+        ) from None

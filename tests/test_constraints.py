@@ -233,8 +233,8 @@ def test_a_saved_generator_keeps_its_rules(tmp_path):
         ('[{"kind": "sum", "columns": ["start", "height"], "total": "total"}]', "declare it numeric"),
         ('[{"kind": "sum", "columns": ["start", "total"], "total": "total"}]', "another column as total"),
         ('[{"kind": "sum", "columns": ["end"], "total": "start"}]', "make start nullable"),
-        ('[{"kind": "custom", "function": "is_even"}]', "MODULE:NAME"),
-        ('[{"kind": "custom", "function": "no_such_module:f"}]', "cannot import no_such_module:f"),
+        ('[{"kind": "custom", "function": "is_even"}]', "give module:function"),
+        ('[{"kind": "custom", "function": "no_such_module:f"}]', "'no_such_module:f', which cannot be imported"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(text, said):

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from privsyn_jax.refuse import require
+from privsyn_jax.refuse import imported, require
 from privsyn_jax.types import Generator, Images, Tokens, UserError
 
 _TOLD_BY = {"tables": "cardinalities", "images": "image_shape", "texts": "frequencies"}
@@ -40,13 +40,7 @@ def make_function(path: str) -> Callable[..., Generator]:
     Raises:
       UserError: it cannot be imported, or does not take what such a function takes.
     """
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"model.name is {path!r}, which cannot be imported ({error}): give module:function, on PYTHONPATH"
-        ) from None
+    function = imported("model.name", path)
     require(callable(function), f"model.name is {path!r}, which is no function: name one that returns a Generator")
     for parameter in inspect.signature(function).parameters.values():
         require(

@@ -9,7 +9,6 @@ values. Post-processing: no private record is read.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 import json
 import operator
@@ -20,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from privsyn_jax.data.categories import category_text
+from privsyn_jax.refuse import imported, require
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.transforms.grid import from_numbers, to_numbers
 from privsyn_jax.types import NUMERIC_KINDS, Column, Forbidden, Schema, UserError
@@ -97,8 +97,8 @@ def parse_constraints(text: str, schema: Schema) -> tuple[Rule, ...]:
       range: "column" lies from "min" to "max"; either may be left out.
       fixed_combinations: the values of "columns" are together one of "rows".
       sum: the "columns" add up to the column "total", which is set to it.
-      custom: "function" is the import path MODULE:NAME of a function, table of records -> bool for each; it is asked
-        about records that miss none of "columns", by default about all.
+      custom: "function" is the import path (module:function) of one from a table of records to a bool for each; it is
+        asked about records that miss none of "columns", by default about all.
 
     Raises:
       UserError: no JSON, an unknown kind, key or column, or a rule that makes no sense, naming the rule.
@@ -291,13 +291,8 @@ def _sum(entry: dict, place: str, schema: Schema) -> Rule:
 
 def _custom(entry: dict, place: str, schema: Schema) -> Rule:
     path = entry["function"]
-    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
-    if not module or not name:
-        raise UserError(f"{place} has the function {path!r}: give its import path as MODULE:NAME")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{place} cannot import {path}: {error}; put its folder on PYTHONPATH") from None
+    require(isinstance(path, str), f"{place} has the function {path!r}: give module:function")
+    function = imported(f"the function of {place}", path)
     names = _names(entry["columns"], place, schema, least=1) if "columns" in entry else ()
     return Rule(path, names, function)
 

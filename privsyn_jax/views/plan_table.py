@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from privsyn_jax.views import html_parts as html
+
 _OF_STEPS = ("num_steps", "sampling_rate", "expected_batch_size", "l2_clip_norm")
 
 
@@ -29,3 +31,11 @@ def spending_rows(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         for number, level in enumerate(levels, start=1)
     ]
     return [*releases, *training]
+
+
+def plan_html(plan: Mapping[str, Any], *, has_noise: bool) -> str:
+    """The target, warnings and what is bought."""
+    target = f"epsilon {plan['epsilon']:.4g}, delta {plan['delta']:.3g}" if has_noise else "NOT PRIVATE"
+    rows = spending_rows(plan)
+    table = html.table([name.replace("_", " ") for name in rows[0]], [list(row.values()) for row in rows])
+    return html.block(f"Plan: {target}", *map(html.stamp, plan["warnings"]), table)

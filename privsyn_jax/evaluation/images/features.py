@@ -6,7 +6,6 @@ package: values here compare only with values on the same features, and `Feature
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from privsyn_jax.evaluation.images.classifiers import predict
 from privsyn_jax.evaluation.images.nets import SmallCNN, initial_params
+from privsyn_jax.refuse import imported
 from privsyn_jax.types import UserError
 
 _BLOCK_SIZE = 512
@@ -56,13 +56,7 @@ def custom_features(path: str) -> Features:
     Raises:
       UserError: there is no such function, or what it returns is not one finite vector per image.
     """
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"evaluation.features is {path!r}, which cannot be imported ({error}): give module:function, on PYTHONPATH"
-        ) from None
+    function = imported("evaluation.features", path)
 
     def checked(pixels: np.ndarray) -> np.ndarray:
         blocks = []
