@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from privsyn_jax.models import ONE_SHOT, USES_MARGINALS, USES_ONE_WAY
+from privsyn_jax.models import ONE_SHOT, SUMS_OF_TABLES, USES_MARGINALS, USES_ONE_WAY
 from privsyn_jax.models import TABLE_GENERATORS as GENERATORS
 from privsyn_jax.privacy.microbatch import microbatched_grad_sum
 from privsyn_jax.training.marginals import Marginals, Table
@@ -143,7 +143,8 @@ def test_what_reads_no_record_is_finite_and_leaves_private_parameters_alone(case
         assert same(calibrated, generator.calibrate(params, marginals, jax.random.key(0)))
 
 
-def test_marginals_are_bought_for_those_generators_that_use_them():
+def test_those_generators_that_are_calibrated_buy_what_they_are_calibrated_with():
     calibrated = {name for name in GENERATORS if built(name, SMALLER.get(name, ()))[0].calibrate is not None}
-    assert calibrated == USES_MARGINALS | USES_ONE_WAY
+    assert calibrated - SUMS_OF_TABLES.keys() == USES_MARGINALS | USES_ONE_WAY
+    assert calibrated & SUMS_OF_TABLES.keys() == {"ctgan"}
     assert not USES_MARGINALS & USES_ONE_WAY
