@@ -17,5 +17,6 @@ def get_config(arg=None):
     config.model.column_order = COLUMN_ORDER
     config.privacy.epsilon = 1.0
     config.privacy.delta = 1e-5
+    config.privacy.budget.marginals = 0.75
     config.training.expected_batch_size = 2048
     return finish(config, arg)

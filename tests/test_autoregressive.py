@@ -2,11 +2,15 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.stats import chi2
 
 from privsyn_jax.models import autoregressive
@@ -173,6 +177,44 @@ def test_sampling_frequencies_match_the_model(variant):
     assert_counts_match(counts, probabilities(params))
     with pytest.raises(AssertionError):
         assert_counts_match(counts, np.roll(probabilities(params), 1))
+
+
+def test_samples_have_the_models_frequencies_on_average_and_scatter_less_than_independent_draws():
+    generator, _, params, probabilities = small_model("transformer")
+    num_rows, num_samples, wanted = 2000, 60, probabilities(params)
+    samples = [generator.sample(params, key, num_rows) for key in jax.random.split(jax.random.key(5), num_samples)]
+    numbers = [np.ravel_multi_index(sample.T, CARDINALITIES) for sample in samples]
+    shares = np.stack([np.bincount(own, minlength=len(RECORDS)) / num_rows for own in numbers])
+    error = shares.std(axis=0, ddof=1) / math.sqrt(num_samples)
+    assert (np.abs(shares.mean(axis=0) - wanted) < 5 * error + 1e-9).all()
+    independent = np.sqrt(wanted * (1 - wanted) / num_rows)
+    assert np.median(shares.std(axis=0) / independent) < 0.6  # of all 24 records
+    first = np.stack([np.bincount(sample[:, ORDER[0]], minlength=4) for sample in samples]) / num_rows
+    expected = np.array([wanted[RECORDS[:, ORDER[0]] == code].sum() for code in range(4)])
+    assert (first.std(axis=0) < 0.3 * np.sqrt(expected * (1 - expected) / num_rows)).all()
+
+
+def test_two_rows_are_no_more_alike_than_chance_has_it():
+    """Strata are drawn anew for every column: what a row is in one tells nothing of its neighbour in another."""
+    uniform = autoregressive.make(cardinalities=(2, 2, 2), width=4, num_heads=2, num_layers=1)
+    params = uniform.init(jax.random.key(0))  # no logit but 0
+    samples = [np.asarray(uniform.sample(params, key, 256)) for key in jax.random.split(jax.random.key(6), 200)]
+    signs = 2.0 * np.stack(samples) - 1
+    for i, j in itertools.combinations(range(3), 2):
+        assert abs((signs[:, :-1, i] * signs[:, 1:, j]).mean()) < 5 / math.sqrt(signs[:, 1:, 0].size)
+
+
+@settings(deadline=None)
+@given(
+    scores=hnp.arrays(np.float32, (3, 6), elements=st.sampled_from([-1e30, -1e9, -20.0, -3.0, 0.0, 3.0, 20.0])),
+    uniform=st.sampled_from([0.0, 1e-30, 1e-7, 0.25, 0.5, 1 - 2.0**-24]),
+)
+def test_inversion_finds_the_code_at_the_quantile_and_never_one_of_probability_zero(scores, uniform):
+    codes = np.asarray(autoregressive._inverted(jnp.asarray(scores), jnp.full(3, uniform, jnp.float32)))
+    probabilities = np.asarray(jax.nn.softmax(jnp.asarray(scores), axis=-1), np.float64)
+    for code, own in zip(codes, probabilities, strict=True):
+        assert own[code] > 0
+        assert own[:code].sum() <= uniform + 1e-5 and own[: code + 1].sum() >= uniform - 1e-5
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -73,7 +73,7 @@ def bought(name, codes, epsilon=1.0, noise=None, model=None, rows_per_unit=1):
     }[name]
     records = Private(codes)
     arguments |= model or {}
-    task = Measuring(records, SIZES, one_way_of(codes), 0, arguments, plan, ledger, noise or HostNoise(0))
+    task = Measuring(records, SIZES, one_way_of(codes), 0, None, arguments, plan, ledger, noise or HostNoise(0))
     found = BUY[name](task)
     return found, plan, ledger, records
 

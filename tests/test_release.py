@@ -69,6 +69,28 @@ def test_a_record_moves_contingency_tables_by_the_square_root_of_their_number(ta
 
 
 @settings(deadline=None)
+@given(tables, records, st.dictionaries(st.sampled_from(GROUPS), st.floats(0.1, 10.0), min_size=1))
+def test_weighted_tables_in_units_of_their_own_noise_move_as_one_gaussian_release(table, record, weighted):
+    groups, noise = list(weighted), NoNoise()
+    common = {"noise_multiplier": 2.0, "weights": list(weighted.values())}
+    before = release.contingency_tables(table, SIZES, groups, noise=noise, **common)[0]
+    after = release.contingency_tables(np.vstack([table, record]), SIZES, groups, noise=NoNoise(), **common)[0]
+    moved = [
+        np.linalg.norm(after[group] - before[group]) / stddev
+        for group, (_, stddev) in zip(groups, noise.asked, strict=True)
+    ]
+    assert math.hypot(*moved) == pytest.approx(1 / 2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -2.0], [1.0, math.nan]])
+def test_weights_that_leave_a_table_without_its_noise_are_refused(weights):
+    with pytest.raises(ValueError, match="must be positive, one for each of 2 groups"):
+        release.contingency_tables(
+            np.zeros((1, 3), np.int32), SIZES, PAIRS[:2], noise_multiplier=1.0, noise=NoNoise(), weights=weights
+        )
+
+
+@settings(deadline=None)
 @given(tables, records, weights, st.floats(1.0, 1e4))
 def test_a_record_moves_every_dependence_score_by_at_most_one(table, record, counts, total):
     one_way = [values / values.sum() * total for values in counts]
@@ -117,6 +139,15 @@ def noisy_pairs(noise_multiplier):
     )
 
 
+def noisy_pair_of_weight_two(noise_multiplier):
+    """One of weight 2 beside one of 1: of its noise, doubled, the multiplier is sqrt(5)."""
+    empty, sizes, pairs = np.zeros((0, 3), np.int32), (200, 200, 200), [(0, 1), (0, 2)]
+    tables, stddev, event = release.contingency_tables(
+        empty, sizes, pairs, noise_multiplier=noise_multiplier, noise=HostNoise(5), weights=[2.0, 1.0]
+    )
+    return ({"doubled": 2 * tables[0, 1], "other": tables[0, 2]}, stddev, event), 5
+
+
 def noisy_scores(noise_multiplier):
     zeros, one_way = np.zeros((5, 100), np.int32), [np.array([5.0])] * 100  # every exact score is 0
     return (
@@ -125,7 +156,7 @@ def noisy_scores(noise_multiplier):
     )
 
 
-@pytest.mark.parametrize("noisy", [noisy_histograms, noisy_pairs, noisy_scores])
+@pytest.mark.parametrize("noisy", [noisy_histograms, noisy_pairs, noisy_pair_of_weight_two, noisy_scores])
 @pytest.mark.parametrize("noise_multiplier", [0.5, 3.0])
 def test_noise_is_the_multiplier_times_the_sensitivity(noisy, noise_multiplier):
     result, squared_sensitivity = noisy(noise_multiplier)

@@ -20,7 +20,7 @@ from privsyn_jax.privacy_settings import AdaptiveClipSettings, PrivacySettings
 from privsyn_jax.settings import Settings, TrainingSettings
 from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
-from privsyn_jax.training.marginals import Measuring, buy_one_way, buy_pairs, choose_pairs
+from privsyn_jax.training.marginals import Measuring, buy_one_way, buy_pairs, choose
 from privsyn_jax.training.state import TrainState, initial_state
 from privsyn_jax.training.step import DPStep, many_steps
 from privsyn_jax.transforms.discretize import OneWay
@@ -320,7 +320,7 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
     counts = [np.bincount(column, minlength=3).astype(float) for column in codes.T]
     records, common = Private(codes), {"plan": plan, "ledger": ledger, "noise": HostNoise(0)}
     one_way = OneWay(counts, [np.full(3, 1.0)] * 3) if bought_before else buy_one_way(records, (3, 3, 3), **common)
-    marginals = buy_pairs(Measuring(records, (3, 3, 3), one_way, 0, {}, **common))
+    marginals = buy_pairs(Measuring(records, (3, 3, 3), one_way, 0, None, {}, **common))
     names = ["pair scores", "pair marginals"] if bought_before else ["histograms", "pair scores", "pair marginals"]
     assert [entry.name for entry in ledger.entries] == [look.charged_as for look in records.openings] == names
     for entry in ledger.entries:
@@ -329,7 +329,8 @@ def test_every_look_at_the_marginals_is_charged_as_planned(bought_before):
     for counts in marginals.one_way:
         assert (counts >= 0).all() and counts.sum() == pytest.approx(marginals.one_way[0].sum())
     stddevs = [table.stddev for table in marginals.tables.values()]
-    assert stddevs == pytest.approx([5.0 * math.sqrt(len(stddevs))] * len(stddevs))
+    num_tables = int(ledger.entries[-1].reads.split()[0])
+    assert stddevs == pytest.approx([5.0 * math.sqrt(num_tables)] * len(stddevs))
 
 
 def test_without_a_budget_no_marginals_are_bought():
@@ -339,14 +340,50 @@ def test_without_a_budget_no_marginals_are_bought():
     common = {"plan": plan, "ledger": ledger, "noise": HostNoise(0)}
     assert buy_one_way(codes, (2, 2), **common) is None
     one_way = OneWay([np.ones(2)] * 2, [np.ones(2)] * 2)
-    assert buy_pairs(Measuring(codes, (2, 2), one_way, 0, {}, **common)).tables == {}
+    assert buy_pairs(Measuring(codes, (2, 2), one_way, 0, None, {}, **common)).tables == {}
     assert ledger.entries == ()
 
 
-def test_pairs_are_chosen_by_how_much_they_exceed_the_noise_that_they_cost():
-    one_way = OneWay([np.full(2, 500.0)] * 4, [np.full(2, 1.0)] * 4)
+def scores_of(**dependent):
+    """Scores of four columns of two codes, of which a few pairs depend on each other: "ij" -> rows."""
     scores = {(i, j): 20.0 for i in range(4) for j in range(i + 1, 4)}
-    scores |= {(0, 1): 900.0, (2, 3): 400.0}
-    assert choose_pairs(scores, one_way, noise_multiplier=1.0)[:2] == [(0, 1), (2, 3)]
-    assert choose_pairs(scores, one_way, noise_multiplier=200.0) == [(0, 1)]  # the second would drown the first
-    assert choose_pairs(scores, one_way, noise_multiplier=1e6) == [(0, 1)]  # at least one is always bought
+    return scores | {(int(pair[1]), int(pair[2])): value for pair, value in dependent.items()}
+
+
+def test_what_is_measured_is_what_tells_most_in_the_noise_that_it_costs():
+    one_way = OneWay([np.full(2, 500.0)] * 4, [np.full(2, 1.0)] * 4)
+    scores = scores_of(p01=900.0, p23=400.0)
+
+    def chosen(noise_multiplier, target=None):
+        return choose(scores, one_way, noise_multiplier=noise_multiplier, target=target)
+
+    assert chosen(1.0)[:2] == [(0, 1), (2, 3)]
+    assert chosen(5000.0) == [(0, 1)]  # the second would drown the first
+    assert chosen(1e6) == [(0, 1)]  # at least one is always bought
+    assert {(0, 2), (1, 2), (2, 3)} <= set(chosen(1e6, target=2))  # those with the target always
+    assert set(chosen(0.0)) >= {(0, 1), (2, 3), (0,), (1,), (2,), (3,)}  # noiseless: all that is not independent
+
+
+def test_a_column_is_measured_again_if_its_counts_are_noisier_than_the_new_ones():
+    stddev = [np.full(2, 1.0), np.full(2, 60.0), np.full(2, 1.0), np.full(2, 1.0)]
+    one_way = OneWay([np.full(2, 500.0)] * 4, stddev)
+    chosen = choose(scores_of(p01=900.0), one_way, noise_multiplier=5.0, target=None)
+    assert (1,) in chosen and not {(0,), (2,), (3,)} & set(chosen)
+
+
+def test_tables_of_the_target_have_half_the_noise_and_a_column_measured_again_is_known_better():
+    rng, ledger, plan = np.random.default_rng(0), Ledger(), small_plan()
+    codes = rng.integers(0, 3, (5000, 4)).astype(np.int32)
+    codes[:, 1] = codes[:, 3] = codes[:, 2] = codes[:, 0]
+    counts = [np.full(3, 5000 / 3)] * 4
+    stddevs = [np.full(3, 1.0), np.full(3, 200.0), np.full(3, 1.0), np.full(3, 1.0)]
+    task = Measuring(Private(codes), (3,) * 4, OneWay(counts, stddevs), 0, 2, {}, plan, ledger, HostNoise(0))
+    found = buy_pairs(task)
+    of_target = {table.stddev for pair, table in found.tables.items() if 2 in pair}
+    others = {table.stddev for pair, table in found.tables.items() if 2 not in pair}
+    assert len(of_target) == len(others) == 1 and others.pop() == pytest.approx(2 * of_target.pop())
+    assert all(len(pair) == 2 for pair in found.tables)
+    assert (found.one_way_stddev[1] < 50).all() and found.one_way_stddev[0].tolist() == [1.0] * 3
+    exact = np.bincount(codes[:, 1], minlength=3)
+    assert np.abs(found.one_way[1] - exact).max() < 5 * found.one_way_stddev[1].max()
+    assert found.one_way[1].sum() == pytest.approx(5000)

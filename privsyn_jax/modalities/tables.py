@@ -81,7 +81,8 @@ def buy(
     one_way = transform.one_way or buy_one_way(codes, cardinalities, plan=plan, ledger=ledger, noise=noise)
     assert one_way is not None
     first = column_order(settings.model["column_order"], schema)[0]
-    task = Measuring(codes, cardinalities, one_way, first, settings.model, plan, ledger, noise)
+    target = next((j for j, column in enumerate(schema.modelled) if column.name == schema.target), None)
+    task = Measuring(codes, cardinalities, one_way, first, target, settings.model, plan, ledger, noise)
     return Purchases(transform, _MEASURES.get(name, buy_pairs)(task))
 
 

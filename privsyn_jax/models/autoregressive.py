@@ -22,6 +22,8 @@ from privsyn_jax.types import Generator
 _NEVER = -1e9  # logit of a code that is forbidden
 _ELSEWHERE = -1e30  # logit of a code of another column: below any sum of forbidden ones
 _BLOCK = 256  # records per vectorised forward pass: small enough for the cache
+_MOST_BLOCKS = 128  # drawn together, the rows among which numbers are stratified
+_STRATA = 64  # consecutive rows that share them
 _MAX_CODES = 10_000  # the table of all pairs of codes is square in it: 400 MB
 _TILT_STEPS = 100
 _TILT_MOMENTUM = 0.5
@@ -109,7 +111,7 @@ def make(
     num_layers: int = 2,
     num_heads: int = 4,
     mlp_ratio: int = 2,
-    prior_strength: float = 30.0,
+    prior_strength: float = 12.0,
     num_calibration_rows: int = 16384,
 ) -> Generator:
     """Generator of int32 codes [d].
@@ -159,6 +161,7 @@ def make(
         }
 
     logits = functools.partial(_logits, trunk, layout)
+    draw_rows = jax.jit(functools.partial(_sample_rows, logits, layout), static_argnums=3)
 
     def private_loss(params, example, key):
         del key
@@ -177,7 +180,7 @@ def make(
             prior_strength=prior_strength,
             num_rows=num_calibration_rows,
         ),
-        sample=functools.partial(_sample, jax.jit(functools.partial(_sample_block, logits, layout)), layout),
+        sample=functools.partial(_sample, draw_rows, layout),
         exact_conditions=functools.partial(_exact_conditions, layout),
         forbid=functools.partial(_forbid, layout),
     )
@@ -223,29 +226,71 @@ def _column_logits(logits, layout, params, flat_codes, position):
     return jnp.where(own[None], jax.vmap(logits, in_axes=(None, 0))(params, flat_codes), _ELSEWHERE)
 
 
-def _sample(draw_block, layout, params, key, num_samples, conditions=None):
-    """int32 [num_samples, d], drawn from the softmax column by column; compiled once, whatever num_samples."""
+def _sample(draw_rows, layout, params, key, num_samples, conditions=None):
+    """int32 [num_samples, d], drawn from the softmax column by column; few shapes are compiled, whatever the number."""
     fixed = np.full(layout.num_columns, -1, np.int32)
     for column, code in (conditions or {}).items():
         position = layout.order.index(column)
         fixed[position] = code + layout.offsets[position]
-    params = jax.device_put(params)
-    blocks = [draw_block(params, block_key, fixed) for block_key in jax.random.split(key, -(-num_samples // _BLOCK))]
-    codes = np.concatenate(jax.device_get(blocks))[:num_samples] - layout.offsets
+    params, drawn, num_blocks = jax.device_put(params), [], -(-num_samples // _BLOCK)
+    while num_blocks > 0:
+        key, own = jax.random.split(key)
+        together = min(_MOST_BLOCKS, 2 ** int(np.ceil(np.log2(num_blocks))))
+        drawn.append(draw_rows(params, own, fixed, together))
+        num_blocks -= together
+    codes = np.concatenate(jax.device_get(drawn))[:num_samples] - layout.offsets
     return codes[:, np.argsort(layout.order)]
 
 
-def _sample_block(logits, layout, params, key, fixed):
-    """Flat codes [_BLOCK, D]; `fixed` [D] holds a flat code to set, or -1 to draw."""
+def _sample_rows(logits, layout, params, key, fixed, num_blocks):
+    """Flat codes [num_blocks * _BLOCK, D]; `fixed` [D] holds a flat code to set, or -1 to draw.
 
-    def draw_column(position, flat_codes):
-        scores = _column_logits(logits, layout, params, flat_codes, position)
-        drawn = jax.random.categorical(jax.random.fold_in(key, position), scores, axis=-1)
-        drawn = jnp.where(fixed[position] >= 0, fixed[position], drawn)
-        return flat_codes.at[:, position].set(drawn.astype(jnp.int32))
+    Rows are drawn by inversion, from uniform numbers that are stratified among rows whose earlier columns are alike:
+    each row has the distribution that independent draws would give it, and counts in all of them scatter less.
+    """
+    num_rows = num_blocks * _BLOCK
 
-    start = jnp.broadcast_to(jnp.asarray(layout.offsets), (_BLOCK, layout.num_columns))
-    return jax.lax.fori_loop(0, layout.num_columns, draw_column, start)
+    def draw_column(position, state):
+        flat_codes, likeness = state
+        uniform = _stratified(jax.random.fold_in(key, position), jnp.argsort(likeness, stable=True))
+
+        def draw_block(block):
+            codes, numbers = block
+            return _inverted(_column_logits(logits, layout, params, codes, position), numbers)
+
+        blocks = flat_codes.reshape(num_blocks, _BLOCK, -1), uniform.reshape(num_blocks, _BLOCK)
+        drawn = jax.lax.map(draw_block, blocks).reshape(num_rows)
+        drawn = jnp.where(fixed[position] >= 0, fixed[position], drawn).astype(jnp.int32)
+        own = drawn - jnp.asarray(layout.offsets)[position]
+        return flat_codes.at[:, position].set(drawn), _dense_ranks(likeness * max(layout.cardinalities) + own)
+
+    start = jnp.broadcast_to(jnp.asarray(layout.offsets), (num_rows, layout.num_columns))
+    return jax.lax.fori_loop(0, layout.num_columns, draw_column, (start, jnp.zeros(num_rows, jnp.int32)))[0]
+
+
+def _dense_ranks(values):
+    """Int32 [n]: how many different smaller values there are."""
+    order = jnp.argsort(values)
+    is_new = jnp.concatenate([jnp.zeros(1, bool), values[order[1:]] != values[order[:-1]]])
+    return jnp.zeros_like(values).at[order].set(jnp.cumsum(is_new).astype(values.dtype))
+
+
+def _stratified(key, order):
+    """Uniform numbers [n]; of every _STRATA that follow each other in `order`, one is in each of as many strata."""
+    strata_key, inside_key = jax.random.split(key)
+    strata = jnp.argsort(jax.random.uniform(strata_key, (len(order) // _STRATA, _STRATA)), axis=1)
+    inside = jax.random.uniform(inside_key, strata.shape)
+    return jnp.zeros(len(order)).at[order].set(((strata + inside) / _STRATA).ravel())
+
+
+def _inverted(scores, uniform):
+    """int [n]: codes at which the cumulative softmax of scores [n, S] passes uniform [n]; none of probability 0."""
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    cumulative = jnp.where(probabilities > 0, jnp.cumsum(probabilities, axis=-1), -1.0)
+    cumulative = jax.lax.cummax(cumulative, axis=1)  # rounding may have made it fall; no step where there is no code
+    total = cumulative[:, -1]
+    threshold = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))
+    return (threshold[:, None] >= cumulative).sum(axis=-1)
 
 
 def _scores(logits, layout, params, flat_codes, position):

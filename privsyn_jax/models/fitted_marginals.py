@@ -17,7 +17,7 @@ def make(
     *,
     cardinalities: tuple[int, ...],
     column_order: tuple[int, ...] = (),
-    prior_strength: float = 1.0,
+    prior_strength: float = 12.0,
     num_calibration_rows: int = 65_536,
 ) -> Generator:
     """Generator of int32 codes [d].

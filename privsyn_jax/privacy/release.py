@@ -59,19 +59,29 @@ def contingency_tables(
     noise_multiplier: float,
     noise: HostNoise,
     rows_per_unit: int = 1,
+    weights: Sequence[float] | None = None,
 ) -> tuple[dict[tuple[int, ...], np.ndarray], float, Event]:
     """Noisy contingency tables of the given groups of columns.
 
-    L2 sensitivity: rows_per_unit * sqrt(number of groups); one row adds one to one cell of each table.
+    One row adds one to one cell of each table. Multiplied by their weights w, the tables together have L2 sensitivity
+    rows_per_unit * sqrt(sum w^2) and all get the same noise; each is then divided by its own weight.
+
+    Args:
+      codes: int [n, d].
+      weights: how precisely each group is measured, relative to the others; all positive. Default: all alike.
 
     Returns:
-      {columns: float64, one axis for each column}, the noise stddev of each cell, the event.
+      {columns: float64, one axis for each column}, the noise stddev of a cell of weight 1 (of another, that divided by
+      the weight), the event.
     """
-    stddev = noise_multiplier * rows_per_unit * math.sqrt(len(groups))
+    scales = [1.0] * len(groups) if weights is None else list(weights)
+    if len(scales) != len(groups) or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"weights {scales} must be positive, one for each of {len(groups)} groups of columns")
+    stddev = noise_multiplier * rows_per_unit * math.hypot(*scales)
     noisy = {}
-    for columns in groups:
+    for columns, weight in zip(groups, scales, strict=True):
         counts = contingency(codes, cardinalities, columns)
-        noisy[columns] = counts + noise.normal(counts.shape, stddev=stddev)
+        noisy[columns] = counts + noise.normal(counts.shape, stddev=stddev / weight)
     return noisy, stddev, _gaussian(noise_multiplier)
 
 
