@@ -152,8 +152,11 @@ def _pool(batches: Sequence[Batch], results: Results, engine: Engine, progress: 
 
 def _do_or_leave(batch: Batch, folder: str) -> None:
     """A worker that is asked to stop does not take the next batch."""
+    import jax
+
     try:
         do(batch, folder)
+        jax.clear_caches()  # programs of hundreds of runs would fill the worker's memory
     except (KeyboardInterrupt, SystemExit) as stop:
         os._exit(int(stop.code or 0) if isinstance(stop, SystemExit) else 1)
 
