@@ -15,6 +15,7 @@ from scipy.stats import chi2
 
 from privsyn_jax.models import autoregressive
 from privsyn_jax.models.autoregressive import Layout, MaskedTrunk, TransformerTrunk
+from privsyn_jax.models.stratified import inverted
 from privsyn_jax.training.marginals import Marginals, Table
 
 CARDINALITIES = (3, 2, 4)
@@ -210,7 +211,7 @@ def test_two_rows_are_no_more_alike_than_chance_has_it():
     uniform=st.sampled_from([0.0, 1e-30, 1e-7, 0.25, 0.5, 1 - 2.0**-24]),
 )
 def test_inversion_finds_the_code_at_the_quantile_and_never_one_of_probability_zero(scores, uniform):
-    codes = np.asarray(autoregressive._inverted(jnp.asarray(scores), jnp.full(3, uniform, jnp.float32)))
+    codes = np.asarray(inverted(jnp.asarray(scores), jnp.full(3, uniform, jnp.float32)))
     probabilities = np.asarray(jax.nn.softmax(jnp.asarray(scores), axis=-1), np.float64)
     for code, own in zip(codes, probabilities, strict=True):
         assert own[code] > 0

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.blocks import CausalBlock, MaskedDense
+from privsyn_jax.models.stratified import dense_ranks, inverted, stratified
 from privsyn_jax.types import Generator
 
 _NEVER = -1e9  # logit of a code that is forbidden
 _ELSEWHERE = -1e30  # logit of a code of another column: below any sum of forbidden ones
 _BLOCK = 256  # records per vectorised forward pass: small enough for the cache
 _MOST_BLOCKS = 128  # drawn together, the rows among which numbers are stratified
-_STRATA = 64  # consecutive rows that share them
 _MAX_CODES = 10_000  # the table of all pairs of codes is square in it: 400 MB
 _TILT_STEPS = 100
 _TILT_MOMENTUM = 0.5
@@ -252,45 +252,20 @@ def _sample_rows(logits, layout, params, key, fixed, num_blocks):
 
     def draw_column(position, state):
         flat_codes, likeness = state
-        uniform = _stratified(jax.random.fold_in(key, position), jnp.argsort(likeness, stable=True))
+        uniform = stratified(jax.random.fold_in(key, position), jnp.argsort(likeness, stable=True))
 
         def draw_block(block):
             codes, numbers = block
-            return _inverted(_column_logits(logits, layout, params, codes, position), numbers)
+            return inverted(_column_logits(logits, layout, params, codes, position), numbers)
 
         blocks = flat_codes.reshape(num_blocks, _BLOCK, -1), uniform.reshape(num_blocks, _BLOCK)
         drawn = jax.lax.map(draw_block, blocks).reshape(num_rows)
         drawn = jnp.where(fixed[position] >= 0, fixed[position], drawn).astype(jnp.int32)
         own = drawn - jnp.asarray(layout.offsets)[position]
-        return flat_codes.at[:, position].set(drawn), _dense_ranks(likeness * max(layout.cardinalities) + own)
+        return flat_codes.at[:, position].set(drawn), dense_ranks(likeness * max(layout.cardinalities) + own)
 
     start = jnp.broadcast_to(jnp.asarray(layout.offsets), (num_rows, layout.num_columns))
     return jax.lax.fori_loop(0, layout.num_columns, draw_column, (start, jnp.zeros(num_rows, jnp.int32)))[0]
-
-
-def _dense_ranks(values):
-    """Int32 [n]: how many different smaller values there are."""
-    order = jnp.argsort(values)
-    is_new = jnp.concatenate([jnp.zeros(1, bool), values[order[1:]] != values[order[:-1]]])
-    return jnp.zeros_like(values).at[order].set(jnp.cumsum(is_new).astype(values.dtype))
-
-
-def _stratified(key, order):
-    """Uniform numbers [n]; of every _STRATA that follow each other in `order`, one is in each of as many strata."""
-    strata_key, inside_key = jax.random.split(key)
-    strata = jnp.argsort(jax.random.uniform(strata_key, (len(order) // _STRATA, _STRATA)), axis=1)
-    inside = jax.random.uniform(inside_key, strata.shape)
-    return jnp.zeros(len(order)).at[order].set(((strata + inside) / _STRATA).ravel())
-
-
-def _inverted(scores, uniform):
-    """int [n]: codes at which the cumulative softmax of scores [n, S] passes uniform [n]; none of probability 0."""
-    probabilities = jax.nn.softmax(scores, axis=-1)
-    cumulative = jnp.where(probabilities > 0, jnp.cumsum(probabilities, axis=-1), -1.0)
-    cumulative = jax.lax.cummax(cumulative, axis=1)  # rounding may have made it fall; no step where there is no code
-    total = cumulative[:, -1]
-    threshold = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))
-    return (threshold[:, None] >= cumulative).sum(axis=-1)
 
 
 def _scores(logits, layout, params, flat_codes, position):
