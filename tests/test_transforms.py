@@ -20,7 +20,7 @@ from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.transforms import discretize
-from privsyn_jax.transforms.discretize import Discretizer, encode_cells, fit_public, fit_purchased
+from privsyn_jax.transforms.discretize import Discretizer, bin_mass, encode_cells, fit_public, fit_purchased
 from privsyn_jax.transforms.grid import make_grid, numeric_bounds, to_numbers
 from privsyn_jax.types import Column, Schema, UserError
 
@@ -335,7 +335,7 @@ def test_heavy_cells_stand_alone_and_light_neighbours_join(wanted, num_bins):
     other = np.array([0.0, total])
     noise = FixedNoise([wanted - np.array([100] + [0] * 30), other - [0, 100]])
     transform, _ = fit_purchased(schema, frame, num_bins=num_bins, num_cells=30, noise_multiplier=1.0, noise=noise)
-    bins, target = transform.bin_of_cell[0], total / num_bins
+    bins, target = transform.bin_of_cell[0], bin_mass(wanted, np.sqrt(2), num_bins)  # of two columns
     assert bins[0] == 0 and np.isin(np.diff(bins), (0, 1)).all() and bins[-1] > bins[-2]  # in order; missing apart
     assert transform.one_way is not None
     np.testing.assert_allclose(transform.one_way.counts[0], np.bincount(bins, wanted))
@@ -349,6 +349,33 @@ def test_heavy_cells_stand_alone_and_light_neighbours_join(wanted, num_bins):
             assert members.sum() >= target or followed_by_heavy
         weights = transform.cell_weights[0][bins == code]
         np.testing.assert_allclose(weights, members / members.sum() if members.sum() else 1 / len(members))
+
+
+@quick
+@given(
+    st.lists(st.integers(0, 1000), min_size=2, max_size=60).filter(any).map(np.array),
+    st.floats(0, 1000),
+    st.integers(2, 64),
+)
+def test_bins_hold_an_even_share_of_what_is_spread_and_stand_out_of_the_noise(counts, stddev, num_bins):
+    mass, even = bin_mass(counts, stddev, num_bins), counts.sum() / num_bins
+    spread = counts[counts < even].sum()
+    assert spread / num_bins <= mass <= even
+    assert mass in (spread / num_bins, even) or mass == 8 * stddev
+    if 8 * stddev >= even:
+        assert mass == even
+
+
+@pytest.mark.parametrize(("noise_multiplier", "fewest", "most"), [(0.0, 16, 20), (20.0, 9, 15), (200.0, 2, 4)])
+def test_a_point_mass_leaves_the_other_values_bins(noise_multiplier, fewest, most):
+    rng = np.random.default_rng(0)
+    gain = np.where(rng.random(40_000) < 0.9, 0.0, rng.uniform(0, 1, 40_000))
+    schema = one_column(Column("x", "numeric", lower=0, upper=1, point_masses=(0.0,)))
+    frame = pd.DataFrame({"x": gain, "other": rng.random(40_000) < 0.5})
+    transform, _ = fit_purchased(
+        schema, frame, num_bins=16, num_cells=200, noise_multiplier=noise_multiplier, noise=HostNoise(0)
+    )
+    assert fewest <= transform.cardinalities[0] - 1 <= most  # bins beside the point mass
 
 
 def test_the_transform_depends_on_records_through_released_counts_only():

@@ -18,6 +18,9 @@ from privsyn_jax.transforms.units import group_rows
 from privsyn_jax.types import CATEGORICAL_KINDS, Schema, UnitRows
 
 
+_CLEAR_OF_NOISE = 8.0
+
+
 class OneWay(NamedTuple):
     """Released one-way counts of the codes: non-negative, one total; and the noise stddev they came with."""
 
@@ -141,11 +144,11 @@ def fit_purchased(
     """Bins with edges at noisy quantiles, from one noisy histogram of every column's fine grid.
 
     Everything after the one Gaussian release is post-processing: merging neighbouring cells until a bin
-    holds about 1 / num_bins of the records, the cell weights within a bin, the one-way counts.
+    holds enough of the records (`bin_mass`), the cell weights within a bin, the one-way counts.
 
     Args:
       frame: private records that conform to the schema.
-      num_bins: bins aimed at per numeric column; a cell heavier than 1 / num_bins stays a bin of its own.
+      num_bins: bins aimed at per numeric column; a cell heavier than 1 / num_bins stays a bin of its own, not counted.
       num_cells: cells of the fine public grid of a numeric column.
       most_categories: see `public_bins`.
       noise_multiplier: of the release (L2 sensitivity: rows per unit * sqrt(number of columns)).
@@ -162,7 +165,7 @@ def fit_purchased(
     total = max(1.0, float(np.mean([counts.sum() for counts in noisy])))
     smooth = [release.project_to_counts(counts, total) for counts in noisy]
     bins = tuple(
-        _merge(grid, counts, total / num_bins) if grid.merge else public_bins(grid, most_categories)
+        _merge(grid, counts, bin_mass(counts, stddev, num_bins)) if grid.merge else public_bins(grid, most_categories)
         for grid, counts in zip(grids, smooth, strict=True)
     )
     weights = tuple(_within_bin(group, counts) for group, counts in zip(bins, smooth, strict=True))
@@ -205,6 +208,20 @@ def _values_once_per_unit(frame: pd.DataFrame, name: str, schema: Schema) -> lis
 def unknown_columns(schema: Schema) -> list[str]:
     """Names of the columns whose categories are not public."""
     return [c.name for c in schema.columns if c.kind in CATEGORICAL_KINDS and c.kind != "boolean" and not c.categories]
+
+
+def bin_mass(counts: np.ndarray, stddev: float, num_bins: int) -> float:
+    """Records that make a bin: an even share of those outside point masses, if it stands out of the noise.
+
+    A column of which most rows have one value, as a capital gain, so has as many bins for the others as any column.
+
+    Args:
+      counts: released counts of the cells, non-negative.
+      stddev: of the noise of a cell; a bin of fewer than `_CLEAR_OF_NOISE` of it would be told by noise.
+    """
+    even = float(counts.sum()) / num_bins
+    rest = float(counts[counts < even].sum())
+    return min(even, max(rest / num_bins, _CLEAR_OF_NOISE * stddev))
 
 
 def _merge(grid: Grid, counts: np.ndarray, target: float) -> np.ndarray:
