@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -281,6 +282,36 @@ def test_the_generator_has_the_marginals_that_were_measured(name):
         table = marginal(params, (0, 1, 2))
         given = table / table.sum(axis=(0, 2), keepdims=True)
         np.testing.assert_allclose(given, given.sum(2, keepdims=True) * given.sum(0, keepdims=True), atol=2e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(tuple), min_size=1, max_size=6),
+    st.integers(0, 2**31),
+)
+def test_a_field_and_its_network_are_one_distribution(scopes, seed):
+    import mbi
+
+    domain = mbi.Domain([str(j) for j in range(len(SIZES))], SIZES)
+    cliques = [tuple(map(str, scope)) for scope in {tuple(sorted(scope)): scope for scope in scopes}.values()]
+    cliques += [(str(j),) for j in range(len(SIZES)) if not any(str(j) in clique for clique in cliques)]
+    rng = np.random.default_rng(seed)
+    tables = {
+        clique: mbi.Factor(domain.project(clique), rng.normal(size=domain.project(clique).shape)) for clique in cliques
+    }
+    field = SimpleNamespace(domain=domain, cliques=cliques, potentials=mbi.CliqueVector(domain, cliques, tables))
+    joint = np.zeros(SIZES)
+    for clique in cliques:
+        aligned = [size if str(j) in clique else 1 for j, size in enumerate(SIZES)]
+        inside = sorted(range(len(clique)), key=lambda axis: clique[axis])
+        joint += np.asarray(tables[clique].values).transpose(inside).reshape(aligned)
+    joint = np.exp(joint) / np.exp(joint).sum()
+    network = markov_field.as_network(field)
+    np.testing.assert_allclose(marginal(network, range(len(SIZES))), joint, rtol=1e-4, atol=1e-9)
+    wider = [("0", "3", "2", "1")]
+    started = markov_field._Start(field).expand(wider)
+    again = markov_field.as_network(SimpleNamespace(domain=domain, cliques=wider, potentials=started))
+    np.testing.assert_allclose(marginal(again, range(len(SIZES))), joint, rtol=1e-4, atol=1e-9)
 
 
 def test_two_measurements_of_a_pair_are_averaged_by_precision():

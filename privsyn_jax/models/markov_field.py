@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import logsumexp
 
 from privsyn_jax.models.code_network import network_generator, network_params, num_cells
 from privsyn_jax.types import Generator, Params, UserError
@@ -106,7 +107,11 @@ def estimate(marginals: Any, *, num_iterations: int, warm_start: Any = None) -> 
         for columns, (counts, stddev) in marginals.tables.items()
     ]
     return mbi.estimation.MirrorDescent().estimate(
-        domain, measurements, known_total=marginals.total, iters=num_iterations, warm_start=warm_start
+        domain,
+        measurements,
+        known_total=marginals.total,
+        iters=num_iterations,
+        warm_start=warm_start and _Start(warm_start),
     )
 
 
@@ -130,17 +135,58 @@ def _with_noise(marginals: Any) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def as_network(field: Any) -> Params:
-    """The same distribution as a Bayesian network: columns in reverse of the elimination that the junction tree has."""
-    mbi = _mbi()
-    tree, elimination = mbi.junction_tree.make_junction_tree(field.domain, [tuple(c) for c in field.cliques])
-    tables = mbi.marginal_oracles.message_passing_stable(field.potentials.expand(list(tree.nodes)), field.total)
-    order, given = list(elimination)[::-1], {}
-    for place, column in enumerate(order):
-        near = {other for clique in tree.nodes if column in clique for other in clique}
-        parents = tuple(other for other in order[:place] if other in near)
-        counts = np.asarray(tables.project((*parents, column)).datavector(flatten=False), np.float64)
-        given[int(column)] = tuple(map(int, parents)), np.maximum(counts, 0.0)
-    return network_params([int(column) for column in order], given)
+    """The same distribution as a Bayesian network, by eliminating one column after another.
+
+    What a column is multiplied with when its turn comes says how it is distributed given those that are left, its
+    parents. In NumPy: every field has shapes of its own, for each of which jax would compile.
+    """
+    factors = [(tuple(map(int, clique)), _logits(table, clique)) for clique, table in field.potentials.tables.items()]
+    order = list(map(int, _mbi().junction_tree.make_junction_tree(field.domain, list(field.cliques))[1]))
+    given = {}
+    for column in order:
+        own = [factor for factor in factors if column in factor[0]]
+        parents = tuple(sorted({other for scope, _ in own for other in scope} - {column}))
+        joint = functools.reduce(np.add, [_aligned(scope, logits, (*parents, column)) for scope, logits in own])
+        rest = np.asarray(logsumexp(joint, axis=-1))
+        given[column] = parents, np.exp(joint - rest[..., None])
+        factors = [factor for factor in factors if column not in factor[0]] + [(parents, rest)]
+    return network_params(order[::-1], given)
+
+
+def _logits(table: Any, scope: Sequence[str]) -> np.ndarray:
+    return np.asarray(table.transpose(scope).values, np.float64)
+
+
+def _aligned(scope: Sequence[Any], logits: np.ndarray, wanted: Sequence[Any]) -> np.ndarray:
+    """With an axis for each of the wanted columns, of length 1 where the factor does not look at it."""
+    axes = sorted(range(len(scope)), key=lambda axis: wanted.index(scope[axis]))
+    return np.expand_dims(
+        logits.transpose(axes), tuple(place for place, column in enumerate(wanted) if column not in scope)
+    )
+
+
+class _Start:
+    """Where an estimate begins: at the potentials of an earlier one.
+
+    `mbi` expands them to cliques of more columns and would compile for each; here NumPy does.
+    """
+
+    def __init__(self, field: Any):
+        self._domain, self._tables = field.domain, field.potentials.tables
+
+    @property
+    def potentials(self) -> _Start:
+        return self
+
+    def expand(self, cliques: Sequence[tuple[str, ...]]) -> Any:
+        """An `mbi.CliqueVector`: each earlier factor is part of one of the cliques that hold its columns."""
+        mbi = _mbi()
+        sums = {clique: np.zeros(self._domain.project(clique).shape) for clique in cliques}
+        for scope, table in self._tables.items():
+            clique = next(clique for clique in cliques if set(scope) <= set(clique))
+            sums[clique] += _aligned(scope, _logits(table, scope), clique)
+        tables = {clique: mbi.Factor(self._domain.project(clique), jnp.asarray(sums[clique])) for clique in cliques}
+        return mbi.CliqueVector(self._domain, tuple(cliques), tables)
 
 
 def model_megabytes(cardinalities: Sequence[int], groups: Sequence[tuple[int, ...]]) -> float:

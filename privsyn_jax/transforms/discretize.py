@@ -17,7 +17,6 @@ from privsyn_jax.transforms.grid import Grid, make_grid
 from privsyn_jax.transforms.units import group_rows
 from privsyn_jax.types import CATEGORICAL_KINDS, Schema, UnitRows
 
-
 _CLEAR_OF_NOISE = 8.0
 
 
