@@ -67,7 +67,7 @@ GENERATORS = {**TABLE_GENERATORS, **IMAGE_GENERATORS, **TEXT_GENERATORS}
 USES_MARGINALS = frozenset(  # purchased ones of columns and of several together, by `calibrate`
     {"aim", "autoregressive", "bayesian_network", "fitted_marginals", "mst"}
 )
-USES_ONE_WAY = frozenset({"pate_gan", "table_diffusion", "tvae"})  # of columns alone, by `calibrate`
+USES_ONE_WAY = frozenset({"pate_gan", "table_diffusion", "tvae", "wgan"})  # of columns alone, by `calibrate`
 ONE_SHOT = frozenset(  # from a few noisy sums, by `stages`, or from marginals alone; no steps
     {"aim", "bayesian_network", "class_gaussian", "fitted_marginals", "mean_embedding", "mst", "ngram"}
 )

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from privsyn_jax.models.flat_codes import FlatCodes, check_hidden_dims
+from privsyn_jax.models.one_way import log_shares, matching_bias
 from privsyn_jax.models.told_column import ToldColumn
 from privsyn_jax.types import Generator, Params
 
 LOSSES = ("wasserstein", "logistic")
 _BLOCK = 1024  # records drawn at once
+_CALIBRATION_ROWS = 4096
 _LARGEST_LOGIT = 15.0  # of a bounded one: a code may still be as rare as 1e-6
 
 
@@ -84,7 +86,7 @@ def make_table_gan(
         of the fast path; 0 for none.
       weight_bound: every weight of the critic is clipped to it after every step; 0 for no bound.
       told: both networks are told the code of one column, and the generator corrects the counts that came with it;
-        None for neither.
+        None where it corrects released counts of single columns, and nothing is told.
 
     Raises:
       ValueError: an argument that makes no sense.
@@ -102,6 +104,8 @@ def make_table_gan(
         public = {"net": init_net(net_key, jnp.zeros(latent_dim + condition_dim))["params"]}
         if told is not None:
             public["told"] = told.empty()
+        else:
+            public["bias"] = jnp.zeros(codes.num_codes)
         private = init_critic(critic_key, jnp.zeros(codes.num_codes + condition_dim))["params"]
         return {"private": private, "public": public}
 
@@ -114,7 +118,7 @@ def make_table_gan(
     def fake_logits(public, condition, key) -> jax.Array:
         logits = generate(public, condition, key)
         if told is None:
-            return logits
+            return logits + jax.lax.stop_gradient(public["bias"])
         return told.complete(jax.lax.stop_gradient(public["told"]), condition, logits)
 
     def fake_row(public, condition, key) -> jax.Array:
@@ -172,9 +176,17 @@ def make_table_gan(
         assert told is not None
         return {**public, "told": told.calibrated(public["told"], functools.partial(generate, public), key)}
 
+    @jax.jit
+    def corrections(public, key):
+        return jax.vmap(generate, in_axes=(None, None, 0))(public, None, jax.random.split(key, _CALIBRATION_ROWS))
+
     def calibrate(params, bought, key):
-        del bought  # absorbed before
-        return {**params, "public": calibrated(params["public"], key)}
+        """Columns come out with the released frequencies."""
+        public = params["public"]
+        if told is not None:
+            return {**params, "public": calibrated(public, key)}  # to what was absorbed before
+        bias = matching_bias(codes, corrections(public, key), log_shares(bought.one_way))
+        return {**params, "public": {**public, "bias": bias}}
 
     def exact_conditions(columns):
         if told is None:
@@ -195,7 +207,7 @@ def make_table_gan(
         init=init,
         private_loss=private_loss,
         public_loss=public_loss,
-        calibrate=calibrate if told is not None else None,
+        calibrate=calibrate,
         sample=sample,
         exact_conditions=exact_conditions,
         stages=(told.stage(),) if told is not None else (),

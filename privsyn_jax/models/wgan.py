@@ -1,5 +1,8 @@
 """Wasserstein GAN of table codes: no conditions, and a critic whose slope is bounded.
 
+The generator's logits are corrections of released log frequencies where these were bought, and calibrated to them after
+training.
+
 The bound is one of every weight (Arjovsky et al. 2017), which keeps per-example gradients on the fast path, or with
 penalty_weight a penalty of the slope between a real and a fake record (Gulrajani et al. 2017), which does not. With
 loss="logistic" and no bound it is the original GAN.
@@ -22,7 +25,7 @@ def make(
     critic_dims: tuple[int, ...] = (64,),
     generator_dims: tuple[int, ...] = (128, 128),
     loss: str = "wasserstein",
-    temperature: float = 0.2,
+    temperature: float = 0.66,
     num_fakes: int = 1,
     penalty_weight: float = 0.0,
     weight_bound: float = 0.1,
