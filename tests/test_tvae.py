@@ -115,6 +115,23 @@ def test_loss_is_that_of_a_plain_autoencoder():
         np.testing.assert_allclose(found[:, row], wanted, rtol=2e-4)
 
 
+def test_the_target_weighs_in_the_loss_as_often_as_it_is_told_to():
+    params, key = randomized(seed=1), jax.random.key(2)
+
+    def loss(weight, row):
+        generator = tvae.make(
+            cardinalities=CARDINALITIES, column_order=(2, 0, 1), latent_dim=1, hidden_dims=(6, 4), target_weight=weight
+        )
+        return generator.private_loss(params, RECORDS[row], key)
+
+    mean, log_variance = posteriors(params)
+    for row in (0, 7, 23):
+        latent = mean[row] + np.exp(log_variance[row] / 2) * np.asarray(jax.random.normal(key, (1,)), np.float64)
+        logits = np.split(mlp(params["private"]["decoder"], latent[None]), SPLITS, axis=1)[2][0]
+        of_target = logsumexp(logits) - logits[RECORDS[row, 2]]
+        np.testing.assert_allclose(loss(4.0, row) - loss(1.0, row), 3 * of_target, rtol=1e-4)
+
+
 def test_mean_loss_bounds_the_negative_log_probability_from_above():
     """With kl_weight 1. Without the divergence it would be below, by hundreds of standard errors."""
     params = randomized(seed=4)
@@ -499,6 +516,7 @@ def test_it_learns_a_table_whose_columns_depend_on_one_another():
         ({"kl_weight": -1.0}, "kl_weight -1.0 must be a finite number, 0 or more"),
         ({"kl_weight": float("nan")}, "kl_weight nan must be"),
         ({"kl_weight": float("inf")}, "kl_weight inf must be"),
+        ({"target_weight": -2.0}, "target_weight -2.0 must be a finite number, 0 or more"),
         ({"prior_splits": 5}, "prior_splits 5 must be a whole number from 0 to 4"),
         ({"prior_splits": 17, "latent_dim": 32}, "prior_splits 17 must be"),
         ({"prior_radius": 0.0}, "prior_radius 0.0 must be a finite number above 0"),

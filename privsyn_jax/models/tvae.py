@@ -64,6 +64,7 @@ def make(
     latent_dim: int = 16,
     hidden_dims: tuple[int, ...] = (128,),
     kl_weight: float = 1.0,
+    target_weight: float = 1.0,
     prior_splits: int = 0,
     prior_radius: float = 1.7,
 ) -> Generator:
@@ -71,24 +72,26 @@ def make(
 
     Args:
       cardinalities: number of codes of each column.
-      column_order: not used: the columns are drawn together.
+      column_order: its first is the target; the columns are drawn together.
       latent_dim: length of the latent.
       hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
       kl_weight: of the divergence from N(0, I) against the reconstruction (beta).
+      target_weight: of the target's reconstruction against that of any other column. Above 1, latents tell more of it.
       prior_splits: coordinates along which a bought prior cuts the latent space in halves with Gaussians of their own.
       prior_radius: root mean square of a latent's entries up to which a bought prior tells latents apart.
     """
-    del column_order
     if not isinstance(latent_dim, int) or latent_dim < 1:
         raise ValueError(f"latent_dim {latent_dim!r} must be a whole number, at least 1")
     widths = check_hidden_dims("hidden_dims", hidden_dims)
-    if not 0 <= kl_weight < math.inf:
-        raise ValueError(f"kl_weight {kl_weight} must be a finite number, 0 or more")
+    for name, weight in {"kl_weight": kl_weight, "target_weight": target_weight}.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{name} {weight} must be a finite number, 0 or more")
     if not isinstance(prior_splits, int) or not 0 <= prior_splits <= min(4, latent_dim):
         raise ValueError(f"prior_splits {prior_splits!r} must be a whole number from 0 to 4, at most latent_dim")
     if not 0 < prior_radius < math.inf:
         raise ValueError(f"prior_radius {prior_radius} must be a finite number above 0")
     codes, prior = FlatCodes(tuple(cardinalities)), LatentPrior(latent_dim, prior_splits, prior_radius)
+    weights = np.where(np.arange(codes.num_columns) == (column_order[0] if column_order else 0), target_weight, 1.0)
     encoder, decoder = Encoder(latent_dim, widths), Decoder(codes.num_codes, widths)
 
     def encode(params, one_hot) -> tuple[jax.Array, jax.Array]:
@@ -113,7 +116,7 @@ def make(
         one_hot = codes.one_hot(example)
         mean, log_variance = encode(params, one_hot)
         logits = decode(params, mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, (latent_dim,)))
-        nll = codes.log_normalizers(logits).sum() - jnp.sum(logits * one_hot)
+        nll = weights @ codes.log_normalizers(logits) - weights[codes.column_of_code] @ (logits * one_hot)
         divergence = 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
         return nll + kl_weight * divergence
 
