@@ -116,17 +116,19 @@ def test_loss_is_that_of_a_plain_autoencoder():
 
 
 def test_the_target_weighs_in_the_loss_as_often_as_it_is_told_to():
-    params, key = randomized(seed=1), jax.random.key(2)
+    params = randomized(seed=1)
 
     def loss(weight, row):
         generator = tvae.make(
             cardinalities=CARDINALITIES, column_order=(2, 0, 1), latent_dim=1, hidden_dims=(6, 4), target_weight=weight
         )
-        return generator.private_loss(params, RECORDS[row], key)
+        return generator.private_loss(params, RECORDS[row], jax.random.key(2))
 
     mean, log_variance = posteriors(params)
     for row in (0, 7, 23):
-        latent = mean[row] + np.exp(log_variance[row] / 2) * np.asarray(jax.random.normal(key, (1,)), np.float64)
+        latent = mean[row] + np.exp(log_variance[row] / 2) * np.asarray(
+            jax.random.normal(jax.random.key(2), (1,)), np.float64
+        )
         logits = np.split(mlp(params["private"]["decoder"], latent[None]), SPLITS, axis=1)[2][0]
         of_target = logsumexp(logits) - logits[RECORDS[row, 2]]
         np.testing.assert_allclose(loss(4.0, row) - loss(1.0, row), 3 * of_target, rtol=1e-4)
