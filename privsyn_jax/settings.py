@@ -35,7 +35,7 @@ class DataSettings:
         independently, by a public rule, so that adding a record moves no other.
       out_of_bounds: "clip" counts (under private/) and clamps numbers outside the public bounds, "error" refuses.
       target: column that the evaluation predicts; "" means the schema's (csv), or hospital_death (mimic3, which also
-        has readmitted_30_days and hospital_days).
+        has readmitted_30_days and hospital_days); other data sets have their own.
       max_records_per_unit: rows of one unit that are read, at most; noise grows with it. 0 means the schema's (csv), or
         3 admissions of a patient (mimic3).
       resize: whether images of another size or other channels than the schema's are resized (the shorter side, then

@@ -511,3 +511,11 @@ def test_a_data_set_is_picked_by_source_or_name():
     assert "data.name is 'minst': use one of adult, cifar10" in refusal(dataset_of, DataSettings(name="minst"))
     assert "data.source is 'tf:mnist'" in refusal(dataset_of, DataSettings(source="tf:mnist"))
     assert dataset_of(DataSettings(name="minst", source="tfds:mnist")).load is tfds.load
+
+
+@pytest.mark.parametrize("settings", [{"target": "sex"}, {"max_records_per_unit": 2}])
+def test_what_a_data_set_does_not_read_is_refused(settings):
+    for own in ({"name": "adult"}, {"name": "mnist"}, {"source": "tfds:mnist"}):
+        assert f"data.{next(iter(settings))} is" in refusal(dataset_of, DataSettings(**own, **settings))
+    for name in ("csv", "mimic3", "mimic3_demo"):
+        assert dataset_of(DataSettings(name=name, **settings)) is DATASETS[name]

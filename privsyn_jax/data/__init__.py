@@ -41,18 +41,28 @@ DATASETS = {
     "texts": Dataset(own_texts.read_schema, own_texts.load),
 }
 
+_ROWS_OF_OWNERS = frozenset({"csv", "mimic3", "mimic3_demo"})  # read data.target and data.max_records_per_unit
+
 
 def dataset_of(settings: DataSettings) -> Dataset:
     """The data set that the settings name.
 
     Raises:
-      UserError: there is none of that name, or no such kind of source.
+      UserError: there is none of that name, no such kind of source, or a setting that it does not read.
     """
     if settings.source.startswith(tfds.PREFIX):
         kind = tfds_texts if tfds_texts.holds_texts(settings) else tfds
-        return Dataset(kind.read_schema, kind.load)
-    if settings.source:
+        found = Dataset(kind.read_schema, kind.load)
+    elif settings.source:
         raise UserError(f"data.source is {settings.source!r}: write tfds:NAME, or leave it empty and set data.name")
-    if settings.name not in DATASETS:
+    elif settings.name not in DATASETS:
         raise UserError(f"data.name is {settings.name!r}: use one of {', '.join(DATASETS)}")
-    return DATASETS[settings.name]
+    else:
+        found = DATASETS[settings.name]
+    for name in ("target", "max_records_per_unit"):
+        if getattr(settings, name) and (settings.source or settings.name not in _ROWS_OF_OWNERS):
+            raise UserError(
+                f"data.{name} is {getattr(settings, name)!r}, which {settings.source or settings.name} does not read "
+                f"({', '.join(sorted(_ROWS_OF_OWNERS))} do): leave it out"
+            )
+    return found
