@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from types import SimpleNamespace
 
 import jax
@@ -25,7 +26,7 @@ from privsyn_jax.privacy.release import contingency, exponential_choice
 from privsyn_jax.releases import Release
 from privsyn_jax.settings import settings_from_dict
 from privsyn_jax.training import aim, bayesian_network, mst
-from privsyn_jax.training.marginals import Marginals, Measuring, Table
+from privsyn_jax.training.marginals import Marginals, Measuring, Table, buy_pairs
 from privsyn_jax.transforms.discretize import OneWay
 from privsyn_jax.types import Column, Schema, UserError
 
@@ -95,6 +96,17 @@ def test_choices_have_the_probabilities_of_the_exponential_mechanism():
     weights = np.exp(epsilon * np.array(scores) / (2 * sensitivity))
     expected = len(draws) * weights / weights.sum()
     assert stats.chisquare(np.bincount(draws, minlength=3), expected).pvalue > 1e-4
+
+
+def test_tables_of_the_target_have_half_the_noise_and_the_ledger_says_so():
+    codes, plan, ledger = dependent_codes(), planned("fitted_marginals", epsilon=20.0), Ledger()
+    task = Measuring(Private(codes), SIZES, one_way_of(codes), 0, 2, {}, plan, ledger, HostNoise(0))
+    stddevs = {group: table.stddev for group, table in buy_pairs(task).tables.items()}
+    of_target, others = ({stddevs[group] for group in stddevs if (2 in group) == has} for has in (True, False))
+    assert len(of_target) == len(others) == 1
+    assert 2 * of_target.pop() == pytest.approx(others.pop())
+    said = re.search(r"(\d+) of them with 1/2 of the noise of the others", ledger.entries[-1].mechanism)
+    assert said and int(said[1]) in (3, 4)  # its pairs, and itself where it is measured again
 
 
 # ---- sensitivity

@@ -77,9 +77,11 @@ class Measuring(NamedTuple):
 
     def tables(self, chosen: Sequence[tuple[int, ...]], name: str, weights: Sequence[float] | None = None) -> Marginals:
         """Contingency tables of the chosen columns, in the one Gaussian release of this name."""
-        bought, what = self.release(name), "noisy contingency tables"
-        receipt = self.ledger.charge(name, f"{len(chosen)} groups of columns", what, bought.event, upto=1)
         weights = [1.0] * len(chosen) if weights is None else weights
+        bought, what, largest = self.release(name), "noisy contingency tables", max(weights, default=1.0)
+        if largest > min(weights, default=1.0):
+            what += f", {weights.count(largest)} of them with 1/{largest / min(weights):g} of the noise of the others"
+        receipt = self.ledger.charge(name, f"{len(chosen)} groups of columns", what, bought.event, upto=1)
         counts, stddev, event = release.contingency_tables(
             self.codes.open(receipt),
             self.cardinalities,
