@@ -9,7 +9,6 @@ from launch.config import default_config, finish
 def get_config(arg=None):
     config = default_config("tvae")
     config.data.name = "adult"
-    config.model.latent_dim = 8
     config.model.target_weight = 4.0
     config.privacy.epsilon = 1.0
     config.privacy.delta = 1e-5
