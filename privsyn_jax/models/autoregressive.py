@@ -27,6 +27,7 @@ _MOST_BLOCKS = 128  # drawn together, the rows among which numbers are stratifie
 _MAX_CODES = 10_000  # the table of all pairs of codes is square in it: 400 MB
 _TILT_STEPS = 100
 _TILT_MOMENTUM = 0.5
+_LARGEST_STEP = 2.0  # of all features of a record together, in its logits
 _SURE = 2.0  # standard deviations below a noisy count, which it certainly is
 _SMALLEST_SHARE = 1e-9
 
@@ -325,7 +326,8 @@ def _tilt_column(scores, flat_codes, position, offset, size, parents, rows, targ
     slack = prior_strength * stddev^2 / share, and the share of a cell is taken to be the generator's own or, if that
     is more, what the target certainly shows. That is the stationary point of a strictly convex problem, reached by
     damped Newton steps on its diagonal in the manner of generalised iterative scaling (Darroch and Ratcliff 1972): an
-    example activates at most `num_active` features, so steps divided by that number do not overshoot.
+    example activates at most `num_active` features, so steps divided by that number do not overshoot, and where a cell
+    is far too rare, whose step is long, no record's logits move by more than `_LARGEST_STEP` at once.
 
     Args:
       scores: [n, S] logits of the column; flat_codes: int32 [n, D] earlier columns drawn.
@@ -349,7 +351,7 @@ def _tilt_column(scores, flat_codes, position, offset, size, parents, rows, targ
         tilt, velocity = state
         expected = features.T @ jax.nn.softmax(base + features @ tilt, axis=-1) / num_rows
         newton = (target - expected - slack * tilt) / (expected * num_active + slack)
-        velocity = _TILT_MOMENTUM * velocity + jnp.clip(newton, -1.0, 1.0)
+        velocity = _TILT_MOMENTUM * velocity + jnp.clip(newton, -_LARGEST_STEP / num_active, _LARGEST_STEP / num_active)
         return tilt + velocity, velocity
 
     start = jnp.zeros_like(target)
