@@ -16,6 +16,7 @@ from scipy.stats import chi2
 from privsyn_jax.models import autoregressive
 from privsyn_jax.models.autoregressive import Layout, MaskedTrunk, TransformerTrunk
 from privsyn_jax.models.stratified import inverted
+from privsyn_jax.privacy.release import contingency
 from privsyn_jax.training.marginals import Marginals, Table
 
 CARDINALITIES = (3, 2, 4)
@@ -317,3 +318,24 @@ def test_calibration_stands_codes_that_nobody_holds_and_negative_counts():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         autoregressive.make(**{"cardinalities": CARDINALITIES, **arguments})
+
+
+def test_calibration_does_not_overshoot_where_many_tables_want_one_code_at_once():
+    """Fourteen columns of which each has one frequent code among sixty, all pairs known without noise."""
+    num_columns, size, rng = 14, 60, np.random.default_rng(0)
+    shares = 1 / np.arange(1, size + 1) ** 2
+    shares /= shares.sum()
+    common, own = rng.choice(size, 4000, p=shares), rng.choice(size, (4000, num_columns), p=shares)
+    codes = np.where(rng.random(own.shape) < 0.9, own, common[:, None])
+    one_way = [np.bincount(column, minlength=size).astype(float) for column in codes.T]
+    pairs = {
+        (i, j): Table(contingency(codes, (size,) * num_columns, (i, j)), 0.0)
+        for i, j in itertools.combinations(range(num_columns), 2)
+    }
+    generator = autoregressive.make(cardinalities=(size,) * num_columns, num_calibration_rows=4096)
+    marginals = Marginals(one_way, [np.zeros(size)] * num_columns, pairs)
+    params = generator.calibrate(generator.init(jax.random.key(0)), marginals, jax.random.key(1))
+    drawn = generator.sample(params, jax.random.key(2), 8192)
+    for column, counts in zip(drawn.T, one_way, strict=True):
+        share = np.bincount(column, minlength=size) / len(drawn)
+        assert 0.5 * np.abs(share - counts / len(codes)).sum() < 0.033
