@@ -111,7 +111,7 @@ def estimate(marginals: Any, *, num_iterations: int, warm_start: Any = None) -> 
         measurements,
         known_total=marginals.total,
         iters=num_iterations,
-        warm_start=warm_start and _Start(warm_start),
+        warm_start=None if warm_start is None else _Start(warm_start),
     )
 
 

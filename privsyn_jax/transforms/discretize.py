@@ -17,7 +17,7 @@ from privsyn_jax.transforms.grid import Grid, make_grid
 from privsyn_jax.transforms.units import group_rows
 from privsyn_jax.types import CATEGORICAL_KINDS, Schema, UnitRows
 
-_CLEAR_OF_NOISE = 8.0
+_CLEAR_OF_NOISE = 8.0  # standard deviations of a cell's count, that a bin holds
 
 
 class OneWay(NamedTuple):
