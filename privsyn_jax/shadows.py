@@ -1,4 +1,4 @@
-"""Shadow generators of tables, trained together: the attack of `evaluation.attacks.generator_level` on our own.
+"""Shadow generators of tables: the attack of `evaluation.attacks.generator_level` on our own.
 
 A shadow repeats the whole mechanism on its own records with its own noise: the purchased histogram and the bins that
 follow from it, pair scores, the choice of pairs, their tables, both calibrations, DP-SGD, sampling and decoding.
@@ -9,11 +9,15 @@ initial weights, whose seed is among the settings that a release publishes.
 Bins are bought, so shadows differ in their numbers of codes. For one program, every column has as many codes as the
 largest shadow needs, and a shadow's surplus codes get a logit that no record and no draw reaches: loss, clipped
 gradients and samples are those of the generator without them, whose embedding and output rows they do not touch.
+
+Generators that cannot share a program are trained one after the other: those that take no steps, learn from votes,
+adapt their noise to what was released, or have no logits to close.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +38,7 @@ from privsyn_jax.evaluation.attacks.generator_level import (
     require_columns,
 )
 from privsyn_jax.evaluation.attacks.scores import AttackResult
-from privsyn_jax.modalities.tables import build, buy, check, column_order
+from privsyn_jax.modalities.tables import TABLES, build, buy, check, column_order
 from privsyn_jax.models import ONE_SHOT, PATE, TABLE_GENERATORS
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy.guard import Private
@@ -44,6 +48,7 @@ from privsyn_jax.settings import Settings
 from privsyn_jax.synthesis.conditions import parse_conditions
 from privsyn_jax.synthesis.sampler import synthesize
 from privsyn_jax.training import dp_sgd
+from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.training.marginals import Marginals
 from privsyn_jax.training.stages import buy_after
 from privsyn_jax.training.state import TrainState
@@ -53,6 +58,7 @@ from privsyn_jax.transforms.discretize import Discretizer, unknown_columns
 from privsyn_jax.types import Generator, Params, Schema, UserError
 
 AT_ONCE_ON_CPU = 8  # runs of one dispatch: the activations of more would leave the cache
+_KEPT = 16  # generators of which compiled programs are kept
 _NEVER = -1e9  # logit of a code that a shadow does not have
 
 
@@ -125,7 +131,7 @@ def train_shadows(
     announce: Callable[[str], None] = lambda message: None,
     after_group: Callable[[], None] = lambda: None,
 ) -> list[Shadow]:
-    """Generators of the same settings, one for each table, by vmap over groups of them.
+    """Generators of the same settings, one for each table, by vmap over groups of them, or else one after the other.
 
     The guarantee of a shadow is of no use to anyone: its noise follows from `key`.
 
@@ -133,7 +139,7 @@ def train_shadows(
       tables: of equal length, which becomes the schema's public number of records.
       at_once: shadows of one dispatch; None for AT_ONCE_ON_CPU there, and all elsewhere.
       num_threads: groups that run at the same time; None for one per core on CPU, and one elsewhere.
-      after_group: called, in its thread, when a group is trained.
+      after_group: called, in its thread, when a group, or a shadow alone, is trained.
 
     Raises:
       UserError: shadows of these settings cannot be trained.
@@ -144,8 +150,15 @@ def train_shadows(
     _refuse(settings, schema, tables)
     check(schema, settings)
     plan = make_plan(settings, schema)
-    announce(f"what {len(tables)} shadow generators learn from beforehand is bought")
-    ready = _make_ready(settings, schema, plan, tables, key)
+    ready = None
+    if settings.model["name"] not in PATE | ONE_SHOT and not settings.privacy.adaptive.rule:
+        announce(f"what {len(tables)} shadow generators learn from beforehand is bought")
+        ready = _make_ready(settings, schema, plan, tables, key)
+    if ready is None:
+        announce(f"training {len(tables)} shadow generators, one after the other")
+        pairs = zip(tables, jax.random.split(jax.random.fold_in(key, 1), len(tables)), strict=True)
+        alone = functools.partial(_train_alone, settings, schema, plan, after_group)
+        return _one_by_one(alone, pairs, "training shadows")
     on_cpu = jax.default_backend() == "cpu"
     size = at_once or (AT_ONCE_ON_CPU if on_cpu else len(tables))
     size = -(-len(tables) // -(-len(tables) // size))  # groups as equal as can be, with as few programs
@@ -171,7 +184,7 @@ def train_shadows(
 def sample_shadows(
     settings: Settings, shadows: Sequence[Shadow], num_samples: int, *, key: jax.Array
 ) -> list[pd.DataFrame]:
-    """A synthetic set of each shadow, by the one compiled sampler that they share.
+    """A synthetic set of each shadow, by the one compiled sampler that they share if they were trained together.
 
     The sampler draws blocks of records, which keep a core busy, so several shadows are drawn from by threads, not vmap.
     """
@@ -183,6 +196,9 @@ def sample_shadows(
         return drawn.records
 
     pairs = list(zip(shadows, jax.random.split(key, len(shadows)), strict=True))
+    are_alike = all(shadow.generator.sample is shadows[0].generator.sample for shadow in shadows)
+    if not are_alike:
+        return _one_by_one(one, pairs, "sampling shadows")
     return _in_threads(one, pairs, os.cpu_count() or 1, "sampling shadows")
 
 
@@ -196,22 +212,11 @@ def _refuse_units(schema: Schema) -> None:
 
 
 def _refuse(settings: Settings, schema: Schema, tables: Sequence[pd.DataFrame]) -> None:
-    """Raises UserError for what cannot be trained together."""
+    """Raises UserError for what shadows cannot be trained of."""
     if settings.model["name"] not in TABLE_GENERATORS:
         raise UserError(
             f"shadow generators are of tables, and model.name is {settings.model['name']!r}: use one of "
             f"{', '.join(TABLE_GENERATORS)}, or give a function to generator_level.attack_function"
-        )
-    if settings.model["name"] in PATE | ONE_SHOT:
-        how = "learns from votes" if settings.model["name"] in PATE else "takes no steps"
-        raise UserError(
-            f"shadow generators are trained by DP-SGD, and model.name={settings.model['name']!r} {how}: use another "
-            "generator, or give a function to generator_level.attack_function"
-        )
-    if settings.privacy.adaptive.rule:
-        raise UserError(
-            f"privacy.adaptive.rule is {settings.privacy.adaptive.rule!r}, and shadow generators take all their steps "
-            "together: set the rule to ''"
         )
     if unknown := unknown_columns(schema):
         raise UserError(f"shadow generators need the categories of column {unknown[0]!r}: list them in the schema")
@@ -223,7 +228,8 @@ def _refuse(settings: Settings, schema: Schema, tables: Sequence[pd.DataFrame]) 
 
 def _make_ready(
     settings: Settings, schema: Schema, plan: Plan, tables: Sequence[pd.DataFrame], key: jax.Array
-) -> list[_Ready]:
+) -> list[_Ready] | None:
+    """Shadows for one program; None if there can be none."""
     bought, codes, keys = [], [], jax.random.split(key, (3, len(tables)))
     ledgers = [Ledger() for _ in tables]
     for table, ledger, noise_key in zip(tables, ledgers, keys[0], strict=True):
@@ -234,10 +240,7 @@ def _make_ready(
     generator = build(settings, schema, largest)
     first = generator.init(jax.random.key(settings.seed))
     if (sizes != sizes[:1]).any() and "tables" not in first["public"]:  # whose bias is in the order of its columns
-        raise UserError(
-            f"model.name={settings.model['name']!r} has no logits to close the bins that a shadow generator has not "
-            "bought: set transform.edges='public'"
-        )
+        return None
     order = column_order(settings.model["column_order"], schema)
     ready = []
     for one, own_codes, own_key, after_key in zip(bought, codes, keys[1], keys[2], strict=True):
@@ -256,8 +259,12 @@ def _make_ready(
     return ready
 
 
+def _seed(key: jax.Array) -> int:
+    return int(generator_of(key).integers(2**63))
+
+
 def _noise(key: jax.Array) -> HostNoise:
-    return HostNoise(int(generator_of(key).integers(2**63)))
+    return HostNoise(_seed(key))
 
 
 def _closing(generator: Generator, closed: np.ndarray) -> Generator:
@@ -283,6 +290,33 @@ def _padded(marginals: Marginals, sizes: tuple[int, ...]) -> Marginals:
         [grown(stddev, j) for j, stddev in enumerate(marginals.one_way_stddev)],
         {columns: table._replace(counts=grown(table.counts, *columns)) for columns, table in marginals.tables.items()},
     )
+
+
+def _train_alone(
+    settings: Settings,
+    schema: Schema,
+    plan: Plan,
+    after: Callable[[], None],
+    table_and_key: tuple[pd.DataFrame, jax.Array],
+) -> Shadow:
+    """As a run trains its generator, with a seed from the key."""
+    table, key = table_and_key
+    attempt, records = Attempt.in_memory(_seed(key)), Private(table)
+    bought = attempt.purchases(lambda noise: buy(records, schema, plan, settings, attempt.ledger, noise))
+    transform = bought.transform
+    assert isinstance(transform, Discretizer)
+    generator = build(settings, transform.schema, transform.cardinalities)
+    params, _ = dp_sgd.train(
+        generator,
+        records.map(transform.encode_units),
+        bought.released,
+        plan=plan,
+        settings=settings,
+        attempt=attempt,
+        loss_bound=TABLES.loss_bound(transform),
+    )
+    after()
+    return Shadow(generator, jax.device_get(params), transform)
 
 
 def _train_group(
@@ -339,3 +373,13 @@ def _in_threads(function: Callable[[Any], Any], items: Iterable[Any], num_thread
     items = list(items)
     with ThreadPoolExecutor(max_workers=max(1, min(num_threads, len(items)))) as pool:
         return list(tqdm(pool.map(function, items), total=len(items), desc=what, disable=None))
+
+
+def _one_by_one(function: Callable[[Any], Any], items: Iterable[Any], what: str) -> list[Any]:
+    """function(item) of each, where each compiles programs of its own: those of hundreds would fill the memory."""
+    items, found = list(items), []
+    for number, item in enumerate(tqdm(items, desc=what, disable=None), start=1):
+        found.append(function(item))
+        if number % _KEPT == 0:
+            jax.clear_caches()
+    return found
