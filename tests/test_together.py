@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 
 from privsyn_jax.privacy.bands import band_coefficients
@@ -283,6 +284,19 @@ def test_a_study_gets_from_a_group_what_it_gets_from_single_runs(tmp_path):
         assert result["settings"] == settings
         ledger = (tmp_path / "private" / "unfinished" / run_hash(settings)).rglob("ledger.json")
         assert len(list(ledger)) == 1
+    kept = [tmp_path / name / "training" / f"{run_hash(runs[1])}.jsonl" for name in ("private", "other/private")]
+    logs = [pd.read_json(file, lines=True).drop(columns="notice").dropna(how="all") for file in kept]
+    pd.testing.assert_frame_equal(*logs, rtol=1e-4)
+    assert len(logs[0]) == runs[1]["training"]["num_steps"] and {"step", "loss"} <= set(logs[0])
+
+
+def test_every_run_of_a_group_has_a_log_of_its_own():
+    told = [[], []]
+    logs = [lambda state, found, one=one: one.append((int(state.step), found)) for one in told]
+    one = initial_state({"private": jnp.zeros(2)}, optax.sgd(0.1), Level(4, 0.5, 1.0, 1.0, 1.0))
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)._replace(step=jnp.array([4, 4]))
+    together._tell_each(logs, stacked, {"loss": np.array([[1.0, 2.0], [3.0, 4.0]])})
+    assert [(step, list(found["loss"])) for ((step, found),) in told] == [(4, [1.0, 2.0]), (4, [3.0, 4.0])]
 
 
 @pytest.mark.parametrize("num_saved", [0, 1, 2])

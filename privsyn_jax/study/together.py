@@ -32,7 +32,9 @@ from privsyn_jax.training.loop import Hook
 from privsyn_jax.training.processes import Leader
 from privsyn_jax.training.purchases import Purchases
 from privsyn_jax.training.stages import buy_after
+from privsyn_jax.training.state import TrainState
 from privsyn_jax.training.together import fit_together
+from privsyn_jax.training_log import TrainingLog
 from privsyn_jax.transforms.discretize import Discretizer
 from privsyn_jax.types import Generator, Params, Records, Schema
 
@@ -82,7 +84,8 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
     schema, _ = prepare(first)
     assert isinstance(schema, Schema)  # images are not grouped
     records = read_records(first.data, schema)
-    folders = [Results(Path(folder)).unfinished(settings, records.content_hash) for settings in runs]
+    kept = Results(Path(folder))
+    folders = [kept.unfinished(settings, records.content_hash) for settings in runs]
     fresh = [number for number, private in enumerate(folders) if not (private / "checkpoints" / "states").is_dir()]
     if len(fresh) == 1:
         fresh = []
@@ -90,8 +93,11 @@ def run_together(runs: Sequence[Mapping[str, Any]], folder: str) -> list[dict[st
     if fresh:
         with contextlib.ExitStack() as locks:
             privates = [locks.enter_context(alone_in(folders[number])) for number in fresh]
-            learned = learn_together([runs[number] for number in fresh], schema, records, privates)
+            of_all = {"num_steps": first.training.num_steps, "curve": (), "quiet": True}
+            logs = [locks.enter_context(TrainingLog(private, **of_all)) for private in privates]
+            learned = learn_together([runs[number] for number in fresh], schema, records, privates, logs=logs)
         for number, trained in zip(fresh, learned, strict=True):
+            kept.keep_log(runs[number], folders[number] / "training.jsonl")
             checked = settings_from_dict(runs[number])
             num_samples = checked.synthesis.num_samples or schema.num_records
             synthesis = trained.synthesize(num_samples, conditions={}, key=jax.random.key(checked.seed))
@@ -106,6 +112,7 @@ def learn_together(
     records: Records,
     folders: Sequence[Path],
     *,
+    logs: Sequence[Hook] = (),
     hooks: Sequence[Hook] = (),
 ) -> list[Run]:
     """`learn.learn` of each, with its own purchases, ledger and privacy statement.
@@ -114,6 +121,7 @@ def learn_together(
 
     Args:
       folders: of each run, private; see `attempt.open_attempt`.
+      logs: see `train`.
       hooks: see `fit_together`; for a run that shares its program with no other, `loop.fit`.
     """
     ready = [make_ready(settings, records, private, runs) for settings, private in zip(runs, folders, strict=True)]
@@ -122,7 +130,8 @@ def learn_together(
         by_codes.setdefault(one.cardinalities, []).append(number)
     learned: dict[int, Run] = {}
     for alike in by_codes.values():
-        trained = train([ready[number] for number in alike], hooks=hooks)
+        own = [logs[number] for number in alike] if logs else []
+        trained = train([ready[number] for number in alike], logs=own, hooks=hooks)
         for number, (params, path) in zip(alike, trained, strict=True):
             one = ready[number]
             warnings = one.attempt.warnings
@@ -131,10 +140,17 @@ def learn_together(
     return [learned[number] for number in range(len(runs))]
 
 
-def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Params, list[dict[str, Any]]]]:
-    """(params, path) of each. One run alone is the program that it is anywhere else, which may be compiled already."""
+def train(
+    runs: Sequence[Ready], *, logs: Sequence[Hook] = (), hooks: Sequence[Hook] = ()
+) -> list[tuple[Params, list[dict[str, Any]]]]:
+    """(params, path) of each. One run alone is the program that it is anywhere else, which may be compiled already.
+
+    Args:
+      logs: a hook for each run, given its own step and log.
+      hooks: see `fit_together`.
+    """
     if len(runs) == 1:
-        return [train_alone(runs[0], hooks)]
+        return [train_alone(runs[0], [*logs, *hooks])]
     generator = runs[0].generator  # equal for all; one object compiles its initial weights once
     beginnings = [
         dp_sgd.begin(
@@ -161,7 +177,7 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
         records_are_shared=is_shared,
         are_seeded=all(one.checked.privacy.noise_seed is not None for one in runs),
         keep_clip_norm=step.quantile_clip is not None,
-        hooks=hooks,
+        hooks=[functools.partial(_tell_each, logs), *hooks],
     )
     return [
         (
@@ -184,6 +200,12 @@ def train(runs: Sequence[Ready], *, hooks: Sequence[Hook] = ()) -> list[tuple[Pa
         )
         for one, state, spending in zip(runs, states, spendings, strict=True)
     ]
+
+
+def _tell_each(logs: Sequence[Hook], stacked: TrainState, found: Mapping[str, np.ndarray]) -> None:
+    """Calls every run's hook with its step and its rows; of the state, the step alone is its own."""
+    for number, (log, step) in enumerate(zip(logs, np.asarray(stacked.step), strict=False)):
+        log(stacked._replace(step=step), {name: rows[number] for name, rows in found.items()})
 
 
 def train_alone(one: Ready, hooks: Sequence[Hook]) -> tuple[Params, list[dict[str, Any]]]:
