@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import comb
 from scipy.stats import norm
 
-from privsyn_jax.privacy import accounting, calibration, loss_distribution, renyi, search
+from privsyn_jax.privacy import accounting, calibration, loss_distribution, renyi, search, second_opinion
 from privsyn_jax.privacy.accounting import COARSE, FINE, delta_of, epsilon_of, epsilon_rdp
 from privsyn_jax.privacy.calibration import calibrate_scale, level_events
 from privsyn_jax.privacy.second_opinion import confirm
@@ -201,6 +201,16 @@ def test_a_claim_that_dp_accounting_does_not_share_is_stopped(monkeypatch):
         confirm(ledger, DELTA)
     accounting._distributions.cache_clear()
     accounting._total_of.cache_clear()
+
+
+def test_a_claim_is_not_stopped_by_the_coarse_grid_of_dp_accounting():
+    """Hundreds of Gaussians with so much noise that losses are a few points of that grid, as votes at epsilon 0.5."""
+    ledger = [gaussian(31.45), gaussian(161.3, 500)]
+    sigma = (1 / 31.45**2 + 500 / 161.3**2) ** -0.5
+    claimed = epsilon_of(ledger, DELTA, discretization=COARSE)
+    assert gaussian_delta(claimed, sigma) == pytest.approx(DELTA, rel=1e-3)
+    assert second_opinion._epsilon(json.dumps(ledger), DELTA, COARSE) > 1.002 * claimed
+    confirm(ledger, DELTA)
 
 
 def test_laplace_in_place_of_the_exponential_mechanism_would_claim_too_little():
