@@ -50,7 +50,8 @@ def get_config(arg=None):
     is_smoke = "smoke" in flags
     models = _chosen(QUICK if is_smoke else MODELS, chosen)
     config = ConfigDict()
-    config.dirs, config.models = ConfigDict(dict.fromkeys(models, "")), ConfigDict()
+    config.dirs = ConfigDict(dict.fromkeys(MODELS if is_smoke else models, ""))  # smoke takes the flags of the whole
+    config.models = ConfigDict()
     for data, names in models.items():
         for name in names:
             model = _model(data, name, flags)
