@@ -48,13 +48,13 @@ def main() -> None:
     for name in options.configs.split(","):
         for seed in map(int, options.seeds.split(",")):
             for epsilon in options.epsilons.split(","):
-                data, with_copies = name.partition("_")[0], epsilon == options.epsilons.split(",")[0]
+                data = name.partition("_")[0]
                 with tempfile.TemporaryDirectory() as folder:
                     workdir = Path(folder) / "run"
                     trained(options, name, epsilon, seed, workdir)
                     with open_finished(workdir, {}) as run:
                         write(options.json, data, f"{name}, epsilon {epsilon}", seed, attacked(run, run.synthetic))
-                        if with_copies and not is_known(options.json, data, seed):
+                        if not is_known(options.json, data, seed):
                             write(options.json, data, COPIES, seed, attacked(run, run.train))
     print(tables(json.loads(Path(options.json).read_text())["rows"]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -19,7 +19,8 @@ from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.attempt import Attempt
 from privsyn_jax.training.processes import hear
 from privsyn_jax.training.purchases import Purchases
-from privsyn_jax.types import AnySchema
+from privsyn_jax.transforms import Transform
+from privsyn_jax.types import AnySchema, Generator, Params
 
 
 def learn(
@@ -32,6 +33,35 @@ def learn(
     hooks: Sequence[loop.Hook] = (),
     announce: Callable[[str], None] = lambda message: None,
 ) -> Run:
+    """`train_generator`, and the statement of what it cost; raises RuntimeError where epsilon is not confirmed."""
+    trained = train_generator(records, schema, plan, settings, attempt, hooks=hooks, announce=announce)
+    statement = privacy_statement(attempt.ledger, plan, settings, schema, trained.path, warnings=attempt.warnings)
+    return Run(settings, trained.transform, trained.params, statement)
+
+
+class Trained(NamedTuple):
+    """A generator with what it needs to draw records.
+
+    Attributes:
+      path: what every block of steps ran with and released.
+    """
+
+    generator: Generator
+    params: Params
+    transform: Transform
+    path: list[dict[str, Any]]
+
+
+def train_generator(
+    records: Private[Any],
+    schema: AnySchema,
+    plan: Plan,
+    settings: Settings,
+    attempt: Attempt,
+    *,
+    hooks: Sequence[loop.Hook] = (),
+    announce: Callable[[str], None] = lambda message: None,
+) -> Trained:
     """What is bought beforehand, then DP-SGD.
 
     Args:
@@ -65,8 +95,7 @@ def learn(
         warm_up=modality.warm_up(generator, settings, bought, announce),
         hooks=hooks,
     )
-    statement = privacy_statement(attempt.ledger, plan, settings, schema, path, warnings=attempt.warnings)
-    return Run(settings, transform, params, statement)
+    return Trained(generator, params, transform, path)
 
 
 def learn_along(records: Private[Any], schema: AnySchema, plan: Plan, settings: Settings) -> None:

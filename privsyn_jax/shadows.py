@@ -38,7 +38,8 @@ from privsyn_jax.evaluation.attacks.generator_level import (
     require_columns,
 )
 from privsyn_jax.evaluation.attacks.scores import AttackResult
-from privsyn_jax.modalities.tables import TABLES, build, buy, check, column_order
+from privsyn_jax.learn import train_generator
+from privsyn_jax.modalities.tables import build, buy, check, column_order
 from privsyn_jax.models import ONE_SHOT, PATE, TABLE_GENERATORS
 from privsyn_jax.plan import Plan, make_plan
 from privsyn_jax.privacy.guard import Private
@@ -301,22 +302,10 @@ def _train_alone(
 ) -> Shadow:
     """As a run trains its generator, with a seed from the key."""
     table, key = table_and_key
-    attempt, records = Attempt.in_memory(_seed(key)), Private(table)
-    bought = attempt.purchases(lambda noise: buy(records, schema, plan, settings, attempt.ledger, noise))
-    transform = bought.transform
-    assert isinstance(transform, Discretizer)
-    generator = build(settings, transform.schema, transform.cardinalities)
-    params, _ = dp_sgd.train(
-        generator,
-        records.map(transform.encode_units),
-        bought.released,
-        plan=plan,
-        settings=settings,
-        attempt=attempt,
-        loss_bound=TABLES.loss_bound(transform),
-    )
+    trained = train_generator(Private(table), schema, plan, settings, Attempt.in_memory(_seed(key)))
+    assert isinstance(trained.transform, Discretizer)
     after()
-    return Shadow(generator, jax.device_get(params), transform)
+    return Shadow(trained.generator, jax.device_get(trained.params), trained.transform)
 
 
 def _train_group(

@@ -31,6 +31,7 @@ NOT_EXECUTED = {  # how a command begins -> why
 }
 SHORTER = {  # program -> options after those of the page, which they override
     "launch.attack": ["--shadows=8", "--shadow-records=1000"],
+    "benchmarks/attacks.py": ["--quick", "--epsilons=1", "--seeds=0"],
     "benchmarks/devices.py": ["--rounds=1"],
     "benchmarks/dp_step.py": ["--quick", "--workloads=mlp_512", "--contestants=plain,vmap,auto"],
 }  # of other benchmarks: --quick

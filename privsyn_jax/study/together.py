@@ -177,7 +177,7 @@ def train(
         records_are_shared=is_shared,
         are_seeded=all(one.checked.privacy.noise_seed is not None for one in runs),
         keep_clip_norm=step.quantile_clip is not None,
-        hooks=[functools.partial(_tell_each, logs), *hooks],
+        hooks=[functools.partial(_tell_each, logs), *hooks] if logs else hooks,
     )
     return [
         (
@@ -204,7 +204,7 @@ def train(
 
 def _tell_each(logs: Sequence[Hook], stacked: TrainState, found: Mapping[str, np.ndarray]) -> None:
     """Calls every run's hook with its step and its rows; of the state, the step alone is its own."""
-    for number, (log, step) in enumerate(zip(logs, np.asarray(stacked.step), strict=False)):
+    for number, (log, step) in enumerate(zip(logs, np.asarray(stacked.step), strict=True)):
         log(stacked._replace(step=step), {name: rows[number] for name, rows in found.items()})
 
 
