@@ -25,7 +25,6 @@ from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.settings import settings_from_dict
-from privsyn_jax.shadows import train_shadows
 from privsyn_jax.study.together import group
 from privsyn_jax.training import attempt as attempts
 from privsyn_jax.training import pate
@@ -457,8 +456,6 @@ def test_machinery_of_dp_sgd_is_refused_or_left_alone():
     chosen = checked()
     with pytest.raises(UserError, match="learns from noisy votes"):
         audit(chosen, SCHEMA, key=jax.random.key(0))
-    with pytest.raises(UserError, match="learns from votes"):
-        train_shadows(chosen, SCHEMA, [frame()], key=jax.random.key(0))
     runs = [checked(privacy={"epsilon": epsilon}).to_dict() for epsilon in (1.0, 2.0)]
     assert len(group(runs)) == 2
 
