@@ -109,6 +109,26 @@ def test_tables_of_the_target_have_half_the_noise_and_the_ledger_says_so():
     assert said and int(said[1]) in (3, 4)  # its pairs, and itself where it is measured again
 
 
+@pytest.mark.parametrize("size", [100, 300, 2000])
+@pytest.mark.parametrize("seed", range(3))
+def test_without_noise_a_network_does_not_take_chance_for_parents(size, seed):
+    tables = bought("bayesian_network", dependent_codes(seed, size), epsilon=math.inf)[0].tables
+    parents = {columns[-1]: columns[:-1] for columns in tables}
+    assert parents[1] == (0,) and parents[2] == (1,) and len(parents[3]) <= 1
+
+
+@pytest.mark.parametrize("size", [30, 300, 3000])
+@pytest.mark.parametrize("columns", [(2, 0), (2, 1), (0, 2, 1), (3, 1, 0, 2)])
+def test_chance_is_what_independent_columns_seem_to_depend(columns, size):
+    rng, shares = np.random.default_rng(7), [np.arange(1, size + 1) / sum(range(size + 1)) for size in SIZES]
+    found = []
+    one_way = OneWay([size * share for share in shares], [np.zeros(len(share)) for share in shares])
+    for _ in range(200):
+        codes = np.stack([rng.choice(len(share), size, p=share) for share in shares], axis=1)
+        found.append(bayesian_network.dependence(codes, SIZES, one_way, columns))
+    assert bayesian_network.chance(one_way, columns) == pytest.approx(np.mean(found), rel=0.15)
+
+
 # ---- sensitivity
 
 

@@ -1,8 +1,9 @@
 """A Bayesian network's structure, chosen privately column by column, and its noisy tables.
 
 Source: Zhang et al. 2017, "PrivBayes: Private Data Release via Bayesian Networks", with another score: the L1 distance
-of a column's table with its parents from what a released marginal of the column alone would make of it, less the
-noise that the table will have. It needs no number of records, and weighs a larger table against its noise.
+of a column's table with its parents from what a released marginal of the column alone would make of it, less what
+chance makes of that distance where nothing depends on anything, less the noise that the table will have. So it needs
+no number of records, and weighs a larger table against its noise and its sampling.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def buy(task: Measuring) -> Marginals:
         for columns in candidates:
             if columns not in scores:
                 scores[columns] = dependence(rows, cardinalities, one_way, columns)
+                scores[columns] -= chance(one_way, columns)
         penalised = [scores[columns] - cell_noise * num_cells(cardinalities, columns) for columns in candidates]
         number = exponential_choice(
             penalised, sensitivity=2 * rows_per_unit, epsilon=choices.epsilon_each, noise=task.noise
@@ -56,6 +58,19 @@ def dependence(rows: np.ndarray, cardinalities: Sequence[int], one_way: OneWay, 
     counts = contingency(rows, cardinalities, columns)
     shares = one_way.counts[columns[-1]] / one_way.counts[columns[-1]].sum()
     return float(np.abs(counts - counts.sum(axis=-1, keepdims=True) * shares).sum())
+
+
+def chance(one_way: OneWay, columns: Sequence[int]) -> float:
+    """About the `dependence` to expect of columns that are independent, by their released shares; in rows.
+
+    A cell's count of a binomial is off by the smaller of what a normal of its variance is, and of what one record is.
+    """
+    expected = one_way.counts[columns[0]]
+    for column in columns[1:]:
+        expected = np.multiply.outer(expected, one_way.counts[column] / one_way.counts[column].sum())
+    shares = one_way.counts[columns[-1]] / one_way.counts[columns[-1]].sum()
+    variance = expected * (1 - shares)
+    return float(np.minimum(_MEAN_ABSOLUTE * np.sqrt(variance), 2 * variance).sum())
 
 
 def _candidates(
