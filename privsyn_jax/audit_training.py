@@ -1,4 +1,4 @@
-"""Audits of a run's mechanism by training it on canaries. No private record is read, so nothing is spent.
+"""Audits of DP-SGD by training it on canaries. No private record is read, so nothing is spent.
 
 Three audits, each against what the ledger charges for what was audited:
   the training as planned, on a small table of random records and many canaries, once;
@@ -22,7 +22,7 @@ import numpy as np
 from privsyn_jax.canaries import GRADIENT_NORM, NO_CANARY, Planted, observed, plant, plant_among
 from privsyn_jax.evaluation.audit import AuditResult, audit_result, likelihood_scores, one_run_bound, repeated_bound
 from privsyn_jax.modalities import modality_of
-from privsyn_jax.plan import Plan, make_plan
+from privsyn_jax.plan import Plan
 from privsyn_jax.privacy import accounting
 from privsyn_jax.privacy.accounting import Event
 from privsyn_jax.privacy.ledger import Ledger
@@ -32,7 +32,7 @@ from privsyn_jax.training import dp_sgd, loop
 from privsyn_jax.training.state import TrainState
 from privsyn_jax.training.step import DPStep, Members
 from privsyn_jax.training.together import fit_together
-from privsyn_jax.types import AnySchema, Generator, UserError
+from privsyn_jax.types import AnySchema, Generator
 
 NUM_BACKGROUND = 64  # random records beside the canaries
 NUM_OPPOSING = 32
@@ -57,54 +57,36 @@ class Observed(NamedTuple):
     ledger: Ledger
 
 
-def audit(
+def audit_training(
     settings: Settings,
     schema: AnySchema,
+    plan: Plan,
     *,
     key: jax.Array,
-    num_canaries: int = 1000,
-    num_repeats: int = 20_000,
+    num_canaries: int,
+    num_repeats: int,
     confidence: float = 0.95,
     announce: Callable[[str], None] = lambda message: None,
-    alter: Alter = lambda step: step,
 ) -> list[AuditResult]:
-    """The three audits of a run's settings. They share 1 - confidence among them: all bounds hold together with it.
-
-    What is bought before training is not audited.
+    """The three audits of a run's settings.
 
     Args:
+      plan: with levels and noise.
       key: of the coins, the sampling and the noise.
       num_canaries: of the one run; more make its bound tighter and its steps slower.
       num_repeats: runs of one step, half of them with the canary.
-      alter: makes another step of the planned one, to see whether the audits find what is wrong with it.
-
-    Raises:
-      UserError: the settings claim nothing, take no steps, or train by votes.
+      confidence: of each bound.
     """
-    plan = make_plan(settings, schema)
-    if not plan.has_noise:
-        raise UserError("these settings are not private: there is no epsilon to audit")
-    if not plan.levels:
-        raise UserError(f"model.name={settings.model['name']!r} takes no training steps, which is what is audited")
-    if plan.votes is not None:
-        raise UserError(
-            f"model.name={settings.model['name']!r} learns from noisy votes, and what is audited is DP-SGD: audit "
-            "settings of another generator"
-        )
-    share = 1 - (1 - confidence) / 3
     run_key, all_key, opposed_key = jax.random.split(key, 3)
     announce(f"training once on {num_canaries} canaries, for {plan.num_steps} steps")
     generator, records = modality_of(schema).random_records(settings, schema, np.random.default_rng(settings.seed))
     records = jax.tree.map(lambda leaf: leaf[:NUM_BACKGROUND], records)
-    (seen,) = observe(settings, plan, generator, records, keys=[run_key], num_canaries=num_canaries, alter=alter)
-    results = [judge_training(seen, delta=plan.delta, confidence=share)]
+    (seen,) = observe(settings, plan, generator, records, keys=[run_key], num_canaries=num_canaries)
+    results = [judge_training(seen, delta=plan.delta, confidence=confidence)]
     announce(f"repeating one step {num_repeats} times, twice")
     for opposing, one_key in ((0, all_key), (NUM_OPPOSING, opposed_key)):
-        repeated = repeat_step(
-            settings, plan, key=one_key, num_opposing=opposing, num_repeats=num_repeats,
-            confidence=share, alter=alter,
-        )  # fmt: skip
-        results.append(repeated)
+        common: dict[str, Any] = {"num_repeats": num_repeats, "confidence": confidence}
+        results.append(repeat_step(settings, plan, key=one_key, num_opposing=opposing, **common))
     return results
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from privsyn_jax.audit_training import audit
+from privsyn_jax.audit import audit
 from privsyn_jax.comparison import Baseline, evaluate_records
 from privsyn_jax.data import dataset_of
 from privsyn_jax.data.schema import read_json
@@ -223,7 +223,7 @@ def audit_run(path: str | Path, num_canaries: int, announce: Announce) -> list[A
     """Audits the mechanism of a run, reading no private record; writes audit.json, which the next page shows.
 
     Raises:
-      UserError: there is no run, it claims nothing, or takes no steps.
+      UserError: there is no run, it claims nothing, or nothing of it can be audited.
     """
     root = Path(path)
     if not (root / "config.json").is_file():

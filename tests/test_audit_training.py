@@ -14,9 +14,9 @@ from broken_steps import (
     without_noise,
 )
 
+from privsyn_jax.audit import audit
 from privsyn_jax.audit_training import (
     NUM_OPPOSING,
-    audit,
     judge_training,
     observe,
     one_run_method,

@@ -124,12 +124,12 @@ def dependence_scores(
     sizes = [len(counts) for counts in one_way]
     pairs = [(i, j) for i in range(len(sizes)) for j in range(i + 1, len(sizes))]
     stddev = noise_multiplier * rows_per_unit * math.sqrt(len(pairs))
-    draws = noise.normal((len(pairs),), stddev=stddev)
-    scores = {}
-    for (i, j), draw in zip(pairs, draws, strict=True):
+    distances = np.zeros(len(pairs))
+    for number, (i, j) in enumerate(pairs):
         independent = np.outer(one_way[i], one_way[j]) / one_way[i].sum()
-        counts = contingency(codes, sizes, (i, j))
-        scores[i, j] = float(np.abs(counts - independent).sum() + draw)
+        distances[number] = np.abs(contingency(codes, sizes, (i, j)) - independent).sum()
+    noisy = distances + noise.normal(distances.shape, stddev=stddev)
+    scores = dict(zip(pairs, noisy.tolist(), strict=True))
     return scores, stddev, _gaussian(noise_multiplier)
 
 

@@ -171,28 +171,31 @@ def choose(
         scatter = _MEAN_ABSOLUTE * np.sqrt(np.outer(one_way.counts[i], one_way.counts[j]) / total).sum()
         dependence[i, j] = max(0.0, score - scatter - max(own_noise[i], own_noise[j]))
 
-    def gain(group: tuple[int, ...], stddev: float) -> float:
-        if len(group) == 1:
-            before = one_way.stddev[group[0]]
-            after = 1 / np.hypot(1 / np.maximum(before, _TINY), 1 / max(stddev, _TINY))
-            return (len(sizes) - 1) * _MEAN_ABSOLUTE * float((before - after).sum())
-        num_cells = math.prod(sizes[column] for column in group)
-        signal, error = dependence[group], num_cells * _NOISE_LEFT * _MEAN_ABSOLUTE * stddev
-        return signal * (1 - error / math.hypot(signal, error, _TINY))
-
     groups: list[tuple[int, ...]] = [*scores, *((column,) for column in range(len(sizes)))]
-    weights = {group: _weight(group, target) for group in groups}
-    always = [pair for pair in scores if target in pair]
-    best, best_gain = always or [max(dependence, key=lambda pair: dependence[pair])], 0.0
-    for count in range(max(1, len(always)), len(groups) + 1):
+    weights = np.array([_weight(group, target) for group in groups])
+    is_always = np.array([len(group) > 1 and target in group for group in groups])
+    before, first = np.concatenate(one_way.stddev), np.cumsum([0, *sizes[:-1]])
+    signal = np.array([dependence[pair] for pair in scores])
+    pair_error = np.array([_NOISE_LEFT * _MEAN_ABSOLUTE * sizes[i] * sizes[j] for i, j in scores])
+
+    def gains(stddevs: np.ndarray) -> np.ndarray:
+        """Of each group, by the stddev of its noise."""
+        error = pair_error * stddevs[: len(signal)]
+        of_pairs = signal * (1 - error / np.maximum(np.hypot(signal, error), _TINY))
+        again = np.repeat(np.maximum(stddevs[len(signal) :], _TINY), sizes)
+        after = 1 / np.hypot(1 / np.maximum(before, _TINY), 1 / again)
+        return np.concatenate([of_pairs, (len(sizes) - 1) * _MEAN_ABSOLUTE * np.add.reduceat(before - after, first)])
+
+    least = int(is_always.sum()) or 1
+    best, best_gain = np.flatnonzero(is_always) if is_always.any() else np.array([int(np.argmax(signal))]), 0.0
+    for count in range(least, len(groups) + 1):
         # The noise depends on who else is chosen: a guess of it ranks them, and what comes out is judged by its own.
-        guess = noise_multiplier * math.sqrt(count + sum(weights[pair] ** 2 - 1 for pair in always))
-        gains = {group: gain(group, guess / weights[group]) for group in groups}
-        ranked = sorted(groups, key=lambda group: (group not in always, -gains[group]))[:count]
-        stddev = noise_multiplier * math.sqrt(sum(weights[group] ** 2 for group in ranked))
-        if (found := sum(gain(group, stddev / weights[group]) for group in ranked)) > best_gain:
+        guess = noise_multiplier * math.sqrt(count + np.sum(weights[is_always] ** 2 - 1))
+        ranked = np.lexsort((-gains(guess / weights), ~is_always))[:count]
+        stddev = noise_multiplier * math.sqrt(np.sum(weights[ranked] ** 2))
+        if (found := float(gains(stddev / weights)[ranked].sum())) > best_gain:
             best, best_gain = ranked, found
-    return best
+    return [groups[number] for number in best]
 
 
 def _weight(group: tuple[int, ...], target: int | None) -> float:

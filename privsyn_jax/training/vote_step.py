@@ -61,6 +61,14 @@ class PateState(NamedTuple):
     assignment: jax.Array  # uint32 [2], secret: gives units to teachers, also where another program goes on
 
 
+class Vote(NamedTuple):
+    """On the rows of a step. Released are the rows and the noisy counts."""
+
+    rows: jax.Array  # [rows, ...]
+    counts: jax.Array  # int32 [rows], of teachers; private
+    noisy: jax.Array  # float32 [rows]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PateStep:
     """(state, parts, key) -> (state, log). What the log calls released_* is; the rest of it is not private.
@@ -88,17 +96,22 @@ class PateStep:
     adds_noise: bool = True
 
     def __call__(self, state: PateState, parts: Parts, key: jax.Array) -> tuple[PateState, dict[str, jax.Array]]:
-        teacher_key, row_key, noise_key, generator_key = jax.random.split(jax.random.fold_in(key, state.step), 4)
-        teachers, teacher_loss = self.teach(state, parts, teacher_key)
-        rows = self.draw(state.public, row_key)
-        counts = self.count(teachers.params, rows)
-        noisy = self.release(counts, state.controls, noise_key)
+        vote_key, generator_key = jax.random.split(jax.random.fold_in(key, state.step))
+        teachers, vote, teacher_loss = self.vote(state, parts, vote_key)
         state = state._replace(teachers=teachers, step=state.step + 1)
-        state, student_loss = self.learn(state, rows, noisy / self.votes.num_teachers)
+        state, student_loss = self.learn(state, vote.rows, vote.noisy / self.votes.num_teachers)
         is_due = state.step % self.generator_every == 0
         state = jax.lax.cond(is_due, self.update_generator, lambda state, key: state, state, generator_key)
-        log = {"loss": teacher_loss, "student_loss": student_loss, "vote_share": self._share(counts)}
-        return state, log | ({"released_vote_share": self._share(noisy)} if self.adds_noise else {})
+        log = {"loss": teacher_loss, "student_loss": student_loss, "vote_share": self._share(vote.counts)}
+        return state, log | ({"released_vote_share": self._share(vote.noisy)} if self.adds_noise else {})
+
+    def vote(self, state: PateState, parts: Parts, key: jax.Array) -> tuple[Teachers, Vote, jax.Array]:
+        """All of the step that reads a record: teachers after their own steps, their votes, their mean loss."""
+        teacher_key, row_key, noise_key = jax.random.split(key, 3)
+        teachers, loss = self.teach(state, parts, teacher_key)
+        rows = self.draw(state.public, row_key)
+        counts = self.count(teachers.params, rows)
+        return teachers, Vote(rows, counts, self.release(counts, state.controls, noise_key)), loss
 
     def teach(self, state: PateState, parts: Parts, key: jax.Array) -> tuple[Teachers, jax.Array]:
         """Every teacher after its steps; mean loss of the last one."""
