@@ -1,8 +1,8 @@
 """Audit of what a generator of tables buys before training, or in its place: bought again and again, on public rows.
 
-Half of the times one canary is among the rows: a unit with all the rows that it may have. The score is the likelihood of
-all that was released, if the canary was among them to if it was not (`privacy.replay`), whatever bins, pairs or parents
-were chosen on the way; no attack on the released values is better. No private record is read.
+Half of the times one canary is among the rows: a unit with all the rows that it may have. The score is the likelihood
+of all that was released, if the canary was among them to if it was not (`privacy.replay`), whatever bins, pairs or
+parents were chosen on the way; no attack on the released values is better. No private record is read.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The step is the planned one but for what teachers are: one number, which the canary moves from below zero to above, and
 which says for which half of the generated rows a teacher votes. So the canary goes the way of a record, through its
-teacher's training and its votes to the noisy counts, and moves each of them by one, the most that a step is charged for.
+teacher's training and its votes to the noisy counts, and moves each of them by one, the most that is charged for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from privsyn_jax.training import pate
 from privsyn_jax.training.teachers import divide
 from privsyn_jax.training.vote_step import PateStep
 from privsyn_jax.types import Generator, Teaching
-
-_CHUNK = 1024  # repeated steps at once
 
 
 def audit_votes(
@@ -55,9 +53,8 @@ def audit_votes(
             change = jnp.where(without == 0, 1.0, -1.0)  # the canary turns every vote of one teacher
             return jnp.sum(change * (vote.noisy - without - change / 2))
 
-        run, count = jax.jit(jax.vmap(one)), num_repeats // 2
-        chunks = jax.random.split(key, -(-count // _CHUNK))
-        return np.concatenate([np.asarray(run(jax.random.split(chunk, _CHUNK))) for chunk in chunks])[:count]
+        run = jax.jit(lambda keys: jax.lax.map(one, keys))
+        return np.asarray(run(jax.random.split(key, num_repeats // 2)))
 
     event: accounting.Event = {"kind": "gaussian", "noise_multiplier": plan.levels[0].noise_multiplier, "count": 1}
     bound = repeated_bound(

@@ -1,11 +1,11 @@
 """What one-off releases gave out, heard while a mechanism runs, and the likelihood of the same from other records.
 
-Every release of the host adds its noise to what it hides in one sum: Gaussian noise to numbers that are released, Gumbel
-noise to log weights of which the place of the largest is. `Recorded` noise hears these sums. Told to repeat them,
-`Repeated` noise gives the same mechanism, run on other records, the sums of before in place of its own, so that it
-takes the same way, whatever was chosen by what had been released, and hears what it would have hidden.
+Every release of the host adds its noise to what it hides in one sum: Gaussian noise to numbers that are released,
+Gumbel noise to log weights of which the place of the largest is. `Recorded` noise hears these sums. `Repeated` noise
+gives the same mechanism, run on other records, the sums of before in place of its own, so that it takes the same way,
+whatever was chosen by what had been released, and hears what it would have hidden.
 
-Source: the likelihood ratio of an adaptive composition; Dong, Roth and Su 2022, "Gaussian Differential Privacy", sec. 3.
+Source: Dong, Roth and Su 2022, "Gaussian Differential Privacy", section 3, on the likelihood of a composition.
 """
 
 from __future__ import annotations
