@@ -1,4 +1,4 @@
-"""What audits of the training find: on right steps, on broken ones, and how near a bound comes to its claim.
+"""What audits find: on right mechanisms, on broken ones, and how near a bound comes to its claim.
 
 python benchmarks/audit.py --json docs/results/audit.json [--quick]
 
@@ -10,11 +10,15 @@ Parts:
   broken    the faults of tests/broken_steps.py; each must be above its claim
   one run   the share of the claim that one run with many canaries reaches, every record drawn or 6 % of them
   one step  the share that a step repeated with and without one canary reaches
+  bought    what configs/adult_NAME.py buys before training or in its place, from random rows of Adult's schema; with
+            half the noise too
+  votes     a step of configs/adult_pate_gan.py; with half the noise, and with teachers that count twice, too
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -36,14 +40,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import broken_steps  # noqa: E402  # type: ignore[import-not-found]
 
+from privsyn_jax.audit_purchases import audit_purchases  # noqa: E402
 from privsyn_jax.audit_training import NUM_OPPOSING, judge_training, observe, repeat_step  # noqa: E402
+from privsyn_jax.audit_votes import audit_votes  # noqa: E402
+from privsyn_jax.data.adult import read_schema  # noqa: E402
 from privsyn_jax.evaluation.audit import AuditResult  # noqa: E402
 from privsyn_jax.plan import Plan, make_plan  # noqa: E402
-from privsyn_jax.settings import Settings, settings_from_dict  # noqa: E402
+from privsyn_jax.privacy.noise import HostNoise  # noqa: E402
+from privsyn_jax.settings import DataSettings, Settings, settings_from_dict  # noqa: E402
 from privsyn_jax.types import Column, Generator, Schema  # noqa: E402
 
 DELTA, NUM_RECORDS, SEED = 1e-5, 1000, 0
 SCHEMA = Schema((Column("sex", "categorical", categories=("f", "m")),), NUM_RECORDS)
+ADULT = read_schema(DataSettings(name="adult"))
 POINTS = Generator(
     init=lambda key: {"private": {"w": jnp.zeros(3)}, "public": {}},
     private_loss=lambda params, example, key: jnp.sum(jnp.square(params["private"]["w"] - example)),
@@ -63,8 +72,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs and canaries: other numbers")
     options = parser.parse_args()
     rows: list[Row] = []
-    for part in (right(options.quick), broken(options.quick), one_run(options.quick), one_step(options.quick)):
-        for row in part:
+    for part in (right, broken, one_run, one_step, bought, votes):
+        for row in part(options.quick):
             print(row, file=sys.stderr, flush=True)
             rows.append(row)
             write(options, rows)
@@ -119,6 +128,37 @@ def one_step(quick: bool) -> Iterator[Row]:
         started, settings = time.perf_counter(), make_settings(epsilon, 1.0, 1)
         found = one_step_of(settings, 4000 if quick else 40_000, 0)
         yield row("one step, every record drawn", [found], started)
+
+
+def bought(quick: bool) -> Iterator[Row]:
+    repeats = 100 if quick else 2000
+    for name, epsilon in (
+        ("fitted_marginals", 1.0),
+        ("fitted_marginals", 4.0),
+        ("bayesian_network", 4.0),
+        ("tvae", 4.0),
+    ):
+        settings, plan = of_adult(name, epsilon)
+        for fault, make_noise in (("", HostNoise), (", with half the noise", broken_steps.HalfHostNoise)):
+            started, common = time.perf_counter(), {"key": jax.random.key(SEED), "num_repeats": repeats}
+            found = audit_purchases(settings, ADULT, plan, make_noise=make_noise, **common)
+            yield row(f"what `{name}` buys at epsilon {epsilon:g}{fault}", [found], started)
+
+
+def votes(quick: bool) -> Iterator[Row]:
+    settings, plan = of_adult("pate_gan", 20.0)
+    for fault in ("", "with_half_the_noise_of_votes", "with_two_votes_of_each_teacher"):
+        started, alter = time.perf_counter(), getattr(broken_steps, fault) if fault else lambda step: step
+        repeats, key = 100 if quick else 8000, jax.random.key(SEED)
+        found = audit_votes(settings, plan, key=key, num_repeats=repeats, alter=alter)
+        yield row(f"one step of votes at epsilon 20{', ' * bool(fault)}{words(fault)}", [found], started)
+
+
+def of_adult(name: str, epsilon: float) -> tuple[Settings, Plan]:
+    config = importlib.import_module(f"configs.adult_{name}").get_config()
+    config.privacy.epsilon = epsilon
+    settings = settings_from_dict(config.to_dict())
+    return settings, make_plan(settings, ADULT)
 
 
 def make_settings(epsilon: float, rate: float, num_steps: int = 4) -> Settings:

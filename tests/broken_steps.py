@@ -1,14 +1,17 @@
-"""DP-SGD steps with the faults that an audit must find. Each takes the planned step and returns the broken one."""
+"""Faults that an audit must find: functions take the planned step and return the broken one."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.sampling import Sampler
 from privsyn_jax.training.step import DPStep
+from privsyn_jax.training.vote_step import PateStep
 
 _NO_CLIP = 1e6
 
@@ -34,7 +37,32 @@ def with_batches_of_fixed_size(step: DPStep, size: int) -> DPStep:
     return dataclasses.replace(step, sampler=_FixedSize(size=size))
 
 
-def _as(kind: type[DPStep], step: DPStep) -> DPStep:
+class HalfHostNoise(HostNoise):
+    """Of what is bought."""
+
+    def normal(self, shape, *, stddev):
+        return super().normal(shape, stddev=stddev / 2)
+
+
+def with_half_the_noise_of_votes(step: PateStep) -> PateStep:
+    return _as(_HalfVoteNoise, step)
+
+
+def with_two_votes_of_each_teacher(step: PateStep) -> PateStep:
+    return _as(_TwoVotes, step)
+
+
+class _HalfVoteNoise(PateStep):
+    def release(self, counts, controls, key):
+        return super().release(counts, controls._replace(noise_multiplier=controls.noise_multiplier / 2), key)
+
+
+class _TwoVotes(PateStep):
+    def count(self, teachers, rows):
+        return 2 * super().count(teachers, rows)
+
+
+def _as(kind: Any, step: Any) -> Any:
     return kind(**{field.name: getattr(step, field.name) for field in dataclasses.fields(step)})
 
 

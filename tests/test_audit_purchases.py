@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from broken_steps import HalfHostNoise, with_half_the_noise_of_votes, with_two_votes_of_each_teacher
 from scipy.special import log_softmax
 
 from privsyn_jax.audit import audit
@@ -16,7 +17,6 @@ from privsyn_jax.privacy.noise import HostNoise
 from privsyn_jax.privacy.release import exponential_choice
 from privsyn_jax.privacy.replay import IMPOSSIBLE, Recorded, log_likelihood_ratio
 from privsyn_jax.settings import settings_from_dict
-from privsyn_jax.training.vote_step import PateStep
 from privsyn_jax.types import Column, ImageSchema, Schema, UserError
 
 SCHEMA = Schema(
@@ -44,11 +44,6 @@ def chosen(name, epsilon=4.0, **sections):
 def votes(epsilon):
     few = {"num_steps": 2, "expected_batch_size": 24, "generator_batch_size": 8, "num_devices": 1}
     return chosen("pate_gan", epsilon, model={"name": "pate_gan", **PATE}, training=few)
-
-
-class HalfNoise(HostNoise):
-    def normal(self, shape, *, stddev):
-        return super().normal(shape, stddev=stddev / 2)
 
 
 # ---- likelihood of what was released
@@ -129,7 +124,7 @@ def test_right_purchases_come_near_their_claim_and_with_half_the_noise_exceed_it
     common = {"key": jax.random.key(1), "num_repeats": 300}
     right = audit_purchases(settings, schema, plan, **common)
     assert not right.is_violated and right.lower_bound > 0.3 * right.claimed_epsilon
-    assert audit_purchases(settings, schema, plan, make_noise=HalfNoise, **common).is_violated
+    assert audit_purchases(settings, schema, plan, make_noise=HalfHostNoise, **common).is_violated
     if name == "fitted_marginals":
         assert right.claimed_epsilon == pytest.approx(4.0, rel=1e-2)
 
@@ -160,22 +155,6 @@ def test_the_canary_is_one_unit_with_all_its_rows():
 # ---- votes
 
 
-class HalfVoteNoise(PateStep):
-    def release(self, counts, controls, key):
-        return super().release(counts, controls._replace(noise_multiplier=controls.noise_multiplier / 2), key)
-
-
-class TwoVotes(PateStep):
-    """Every teacher counts twice, which it is not charged for."""
-
-    def count(self, teachers, rows):
-        return 2 * super().count(teachers, rows)
-
-
-def altered(kind):
-    return lambda step: kind(**{field.name: getattr(step, field.name) for field in dataclasses.fields(step)})
-
-
 @pytest.mark.parametrize("relative", [True, False])
 def test_a_right_vote_comes_near_its_claim_and_a_broken_one_exceeds_it(relative):
     settings = votes(8.0)
@@ -183,9 +162,9 @@ def test_a_right_vote_comes_near_its_claim_and_a_broken_one_exceeds_it(relative)
     plan = make_plan(settings, SCHEMA)
     right = audit_votes(settings, plan, key=jax.random.key(2), num_repeats=1500)
     assert not right.is_violated and right.lower_bound > 0.5 * right.claimed_epsilon
-    for kind in (HalfVoteNoise, TwoVotes):
+    for alter in (with_half_the_noise_of_votes, with_two_votes_of_each_teacher):
         key = jax.random.key(2)
-        assert audit_votes(settings, plan, key=key, alter=altered(kind), num_repeats=1500).is_violated
+        assert audit_votes(settings, plan, key=key, alter=alter, num_repeats=1500).is_violated
 
 
 # ---- all of a run
