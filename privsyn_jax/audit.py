@@ -13,7 +13,7 @@ from privsyn_jax.audit_votes import audit_votes
 from privsyn_jax.evaluation.audit import AuditResult
 from privsyn_jax.plan import make_plan
 from privsyn_jax.settings import Settings
-from privsyn_jax.types import AnySchema, UserError
+from privsyn_jax.types import AnySchema, Schema, UserError
 
 _NUM_TRAINING = 3  # audits
 _FEWER_VOTES = 5  # a step of votes takes that many times as long as one of a canary's gradient
@@ -51,6 +51,7 @@ def audit(
     share: dict[str, Any] = {"confidence": 1 - (1 - confidence) / num_audits}
     results = []
     if not reason:
+        assert isinstance(schema, Schema)
         announce(f"buying {num_purchases} times from public rows")
         results.append(audit_purchases(settings, schema, plan, key=purchase_key, num_repeats=num_purchases, **share))
     elif plan.releases:
