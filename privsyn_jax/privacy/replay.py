@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 
 from privsyn_jax.privacy.noise import HostNoise
 
-IMPOSSIBLE = 1e6  # nats
+IMPOSSIBLE = 1e6  # nats, finite: of what the other records could not have released
 
 
 class Heard(NamedTuple):
