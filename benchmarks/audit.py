@@ -141,8 +141,8 @@ def bought(quick: bool) -> Iterator[Row]:
         settings, plan = of_adult(name, epsilon)
         for fault, make_noise in (("", HostNoise), (", with half the noise", broken_steps.HalfHostNoise)):
             started, common = time.perf_counter(), {"key": jax.random.key(SEED), "num_repeats": repeats}
-            found = audit_purchases(settings, ADULT, plan, make_noise=make_noise, **common)
-            yield row(f"what `{name}` buys at epsilon {epsilon:g}{fault}", [found], started)
+            for found in audit_purchases(settings, ADULT, plan, make_noise=make_noise, **common):
+                yield row(f"`{name}` at epsilon {epsilon:g}: {found.name}{fault}", [found], started)
 
 
 def votes(quick: bool) -> Iterator[Row]:

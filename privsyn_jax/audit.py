@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from privsyn_jax.audit_purchases import audit_purchases, why_not
+from privsyn_jax.audit_purchases import audit_purchases, has_choices, why_not
 from privsyn_jax.audit_training import audit_training
 from privsyn_jax.audit_votes import audit_votes
 from privsyn_jax.evaluation.audit import AuditResult
@@ -44,7 +44,8 @@ def audit(
     if not plan.has_noise:
         raise UserError("these settings are not private: there is no epsilon to audit")
     reason = why_not(schema, plan)
-    num_audits = (not reason) + (plan.votes is not None or _NUM_TRAINING * bool(plan.levels))
+    num_bought = 0 if reason else 1 + has_choices(plan)
+    num_audits = num_bought + (plan.votes is not None or _NUM_TRAINING * bool(plan.levels))
     if not num_audits:
         raise UserError(f"model.name={settings.model['name']!r} cannot be audited: it takes no steps, and {reason}")
     purchase_key, step_key = jax.random.split(key)
@@ -53,7 +54,7 @@ def audit(
     if not reason:
         assert isinstance(schema, Schema)
         announce(f"buying {num_purchases} times from public rows")
-        results.append(audit_purchases(settings, schema, plan, key=purchase_key, num_repeats=num_purchases, **share))
+        results += audit_purchases(settings, schema, plan, key=purchase_key, num_repeats=num_purchases, **share)
     elif plan.releases:
         announce(f"what is bought is not audited: {reason}")
     if plan.votes is not None:

@@ -7,18 +7,20 @@ parents were chosen on the way; no attack on the released values is better. No p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from privsyn_jax.audit_training import one_run_method
 from privsyn_jax.evaluation.audit import AuditResult, audit_result, repeated_bound
 from privsyn_jax.modalities.tables import buy, fit_transform
 from privsyn_jax.models import SUMS_OF_TABLES
 from privsyn_jax.plan import Plan
+from privsyn_jax.privacy import accounting
+from privsyn_jax.privacy.accounting import Event
 from privsyn_jax.privacy.guard import Private
 from privsyn_jax.privacy.ledger import Ledger
 from privsyn_jax.privacy.noise import HostNoise
@@ -50,14 +52,18 @@ def audit_purchases(
     num_repeats: int,
     confidence: float = 0.95,
     make_noise: Callable[[int], HostNoise] = HostNoise,
-) -> AuditResult:
-    """Lower bound on epsilon of what is bought, against what the ledger charges for it; where `why_not` is silent.
+) -> list[AuditResult]:
+    """Lower bounds on epsilon of what is bought, against what the ledger charges for it; where `why_not` is silent.
+
+    First of the counts that are bought, given what was chosen by exponential mechanisms: whatever that is, they are
+    Gaussian releases, whose trade-offs make the bound tight. Where there are choices, then of both together.
 
     Of generators that buy sums of their own (`SUMS_OF_TABLES`), the histogram of all columns is audited.
 
     Args:
       plan: with noise.
       num_repeats: half of them with the canary.
+      confidence: of each bound.
       make_noise: from a seed; another one sees whether the audit finds what is wrong with it.
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
@@ -69,28 +75,33 @@ def audit_purchases(
         mechanism = fit_transform if settings.model["name"] in SUMS_OF_TABLES else buy
         mechanism(Private(frame), schema, plan, settings, ledgers[-1], noise)
 
-    scores = np.zeros(num_repeats)
+    nats = []
     for number, seed in enumerate(tqdm(seeds, desc="buying", disable=None)):
         tables = (with_canary, without) if number % 2 else (without, with_canary)
-        nats = log_likelihood_ratio(purchase, *tables, noise=make_noise(seed))
-        scores[number] = nats if number % 2 else -nats
-    is_gaussian = one_run_method(ledgers[0]) == "gaussian"
-    bound = repeated_bound(
-        scores[1::2],
-        scores[::2],
-        delta=plan.delta,
-        confidence=confidence,
-        method="gaussian" if is_gaussian else "approximate",
-        threshold=0.0 if is_gaussian else None,
-    )
-    return audit_result(
-        "what is bought",
-        claimed_epsilon=ledgers[0].epsilon(plan.delta),
-        delta=plan.delta,
-        lower_bound=bound,
-        confidence=confidence,
-        num_canaries=num_repeats,
-    )
+        nats.append(log_likelihood_ratio(purchase, *tables, noise=make_noise(seed)))
+    signs, events = np.where(np.arange(num_repeats) % 2, 1.0, -1.0), ledgers[0].events
+    counts = [event for event in events if event["kind"] == "gaussian"]
+
+    def judge(name: str, scores: np.ndarray, charged: Sequence[Event], method: str) -> AuditResult:
+        threshold = 0.0 if method == "gaussian" else None
+        common: dict[str, Any] = {"delta": plan.delta, "confidence": confidence}
+        bound = repeated_bound(scores[1::2], scores[::2], method=method, threshold=threshold, **common)
+        claimed = accounting.epsilon_of(charged, plan.delta)
+        return audit_result(name, claimed_epsilon=claimed, lower_bound=bound, num_canaries=num_repeats, **common)
+
+    of_counts = signs * np.array([found.sums for found in nats])
+    if not has_choices(plan):
+        return [judge("what is bought", of_counts, events, "gaussian")]
+    of_choices = signs * np.array([found.choices for found in nats])
+    return [
+        judge("the counts that are bought", of_counts, counts, "gaussian"),
+        judge("what is bought, choices too", of_counts + of_choices, events, "approximate"),
+    ]
+
+
+def has_choices(plan: Plan) -> bool:
+    """Whether exponential mechanisms choose what is bought."""
+    return any(release.kind != "gaussian" for release in plan.releases)
 
 
 def public_tables(settings: Settings, schema: Schema) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -57,7 +57,7 @@ def test_a_gaussian_sum_has_the_likelihood_ratio_of_two_gaussians():
     found = log_likelihood_ratio(mechanism, records, others, noise=HostNoise(4))
     np.testing.assert_array_equal(*seen)
     expected = (np.square(seen[0] - others) - np.square(seen[0] - records)).sum() / (2 * 2.0**2)
-    assert found == pytest.approx(expected)
+    assert found == (pytest.approx(expected), 0.0)
     np.testing.assert_array_equal(seen[0], records + HostNoise(4).normal((2,), stddev=2.0))
 
 
@@ -72,7 +72,7 @@ def test_a_choice_has_the_ratio_of_its_two_probabilities():
         found = log_likelihood_ratio(mechanism, records, others, noise=HostNoise(seed))
         assert taken[0] == taken[1]
         ratios = log_softmax(1.5 / 4 * np.array(records)) - log_softmax(1.5 / 4 * np.array(others))
-        assert found == pytest.approx(ratios[taken[0]])
+        assert found == (0.0, pytest.approx(ratios[taken[0]]))
 
 
 def test_what_depends_on_earlier_releases_goes_the_same_way():
@@ -88,7 +88,7 @@ def test_what_depends_on_earlier_releases_goes_the_same_way():
             float((np.square(sum_.noisy) - np.square(sum_.noisy - 1.0)).sum() / (2 * sum_.stddev**2))
             for sum_ in heard.heard
         )
-        assert log_likelihood_ratio(mechanism, 1.0, 0.0, noise=HostNoise(seed)) == pytest.approx(expected)
+        assert log_likelihood_ratio(mechanism, 1.0, 0.0, noise=HostNoise(seed)).sums == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_depends_on_earlier_releases_goes_the_same_way():
 )
 @pytest.mark.parametrize("sizes", [(2, 3), (3, 2)])
 def test_a_way_that_others_could_not_have_taken_gives_all_away(mechanism, sizes):
-    assert log_likelihood_ratio(mechanism, *sizes, noise=HostNoise(0)) == IMPOSSIBLE
+    assert log_likelihood_ratio(mechanism, *sizes, noise=HostNoise(0)) == (IMPOSSIBLE, IMPOSSIBLE)
 
 
 def test_noise_that_hides_nothing_is_an_error():
@@ -129,26 +129,36 @@ def test_right_purchases_come_near_their_claim_and_with_half_the_noise_exceed_it
     settings = chosen(name, epsilon, training={"num_steps": 2, "expected_batch_size": 100})
     plan = make_plan(settings, schema)
     common = {"key": jax.random.key(1), "num_repeats": 300}
-    right = audit_purchases(settings, schema, plan, **common)
+    (right,) = audit_purchases(settings, schema, plan, **common)
     assert not right.is_violated and right.lower_bound > 0.3 * right.claimed_epsilon
-    assert audit_purchases(settings, schema, plan, make_noise=HalfHostNoise, **common).is_violated
+    assert audit_purchases(settings, schema, plan, make_noise=HalfHostNoise, **common)[0].is_violated
     if name == "fitted_marginals":
         assert right.claimed_epsilon == pytest.approx(4.0, rel=1e-2)
 
 
+class NoNoise(HostNoise):
+    def normal(self, shape, *, stddev):
+        return np.zeros(shape)
+
+
 @pytest.mark.parametrize("name", ["bayesian_network", "mst"])
-def test_choices_are_audited_too(name):
-    settings = chosen(name, epsilon=1.0)
+def test_choices_are_audited_and_counts_by_themselves(name):
+    settings = chosen(name, epsilon=4.0)
     plan = make_plan(settings, SCHEMA)
     common = {"key": jax.random.key(1), "num_repeats": 300}
-    right = audit_purchases(settings, SCHEMA, plan, **common)
-    assert not right.is_violated and right.claimed_epsilon == pytest.approx(1.0, rel=1e-2)
+    counts, both = audit_purchases(settings, SCHEMA, plan, **common)
+    assert not counts.is_violated and not both.is_violated
+    assert 0.2 * counts.claimed_epsilon < counts.lower_bound
+    assert counts.claimed_epsilon < both.claimed_epsilon == pytest.approx(4.0, rel=1e-2)
+    counts, _ = audit_purchases(settings, SCHEMA, plan, make_noise=HalfHostNoise, **common)
+    assert counts.is_violated
 
-    class NoNoise(HostNoise):
-        def normal(self, shape, *, stddev):
-            return np.zeros(shape)
 
-    assert audit_purchases(settings, SCHEMA, plan, make_noise=NoNoise, **common).is_violated
+def test_both_together_are_found_without_noise():
+    settings = chosen("mst", epsilon=1.0)
+    common = {"key": jax.random.key(1), "num_repeats": 300, "make_noise": NoNoise}
+    _, both = audit_purchases(settings, SCHEMA, make_plan(settings, SCHEMA), **common)
+    assert both.is_violated
 
 
 def test_the_canary_is_one_unit_with_all_its_rows():

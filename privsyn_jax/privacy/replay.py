@@ -10,7 +10,6 @@ Source: Dong, Roth and Su 2022, "Gaussian Differential Privacy", section 3, on t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -110,10 +109,15 @@ class _Hiding:
         return self._hide(np.asarray(exact, np.float64)).copy()
 
 
+class Nats(NamedTuple):
+    sums: float  # of numbers that are released, given the choices
+    choices: float
+
+
 def log_likelihood_ratio(
     mechanism: Callable[[Any, HostNoise], Any], records: Any, others: Any, *, noise: HostNoise
-) -> float:
-    """Of what the mechanism releases of `records`, if it had them to if it had `others`; in nats.
+) -> Nats:
+    """Of what the mechanism releases of `records`, if it had them to if it had `others`.
 
     Args:
       mechanism: (records, noise) -> anything; all that it releases is a sum with noise, or follows from such sums.
@@ -129,7 +133,10 @@ def log_likelihood_ratio(
     try:
         mechanism(others, second)
     except Diverged:
-        return IMPOSSIBLE
+        return Nats(IMPOSSIBLE, IMPOSSIBLE)
     if len(second.heard) != len(first.heard):
-        return IMPOSSIBLE
-    return math.fsum(own.log_likelihood_ratio(other) for own, other in zip(first.heard, second.heard, strict=True))
+        return Nats(IMPOSSIBLE, IMPOSSIBLE)
+    nats = {"normal": 0.0, "gumbel": 0.0}
+    for own, other in zip(first.heard, second.heard, strict=True):
+        nats[own.kind] += own.log_likelihood_ratio(other)
+    return Nats(nats["normal"], nats["gumbel"])
