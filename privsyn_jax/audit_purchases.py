@@ -69,10 +69,11 @@ def audit_purchases(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
     seeds, ledgers = rng.integers(2**62, size=num_repeats).tolist(), []
     without, with_canary = public_tables(settings, schema)
+    is_histogram_alone = settings.model["name"] in SUMS_OF_TABLES
 
     def purchase(frame: pd.DataFrame, noise: HostNoise) -> None:
         ledgers.append(Ledger())
-        mechanism = fit_transform if settings.model["name"] in SUMS_OF_TABLES else buy
+        mechanism = fit_transform if is_histogram_alone else buy
         mechanism(Private(frame), schema, plan, settings, ledgers[-1], noise)
 
     nats = []
@@ -91,7 +92,8 @@ def audit_purchases(
 
     of_counts = signs * np.array([found.sums for found in nats])
     if not has_choices(plan):
-        return [judge("what is bought", of_counts, events, "gaussian")]
+        name = "the histogram that is bought" if is_histogram_alone else "what is bought"
+        return [judge(name, of_counts, events, "gaussian")]
     of_choices = signs * np.array([found.choices for found in nats])
     return [
         judge("the counts that are bought", of_counts, counts, "gaussian"),

@@ -112,6 +112,12 @@ def test_noise_that_hides_nothing_is_an_error():
         log_likelihood_ratio(lambda records, noise: 2 * noise.normal((3,), stddev=1.0), 1, 2, noise=HostNoise(0))
 
 
+def test_noise_of_another_kind_is_an_error():
+    for draw in (lambda noise: noise.uniform((2,)), lambda noise: noise.discrete_gaussian(1.0)):
+        with pytest.raises(ValueError, match="neither normal nor Gumbel"):
+            log_likelihood_ratio(lambda records, noise, draw=draw: draw(noise), 1, 2, noise=HostNoise(0))
+
+
 # ---- purchases
 
 
@@ -132,6 +138,7 @@ def test_right_purchases_come_near_their_claim_and_with_half_the_noise_exceed_it
     (right,) = audit_purchases(settings, schema, plan, **common)
     assert not right.is_violated and right.lower_bound > 0.3 * right.claimed_epsilon
     assert audit_purchases(settings, schema, plan, make_noise=HalfHostNoise, **common)[0].is_violated
+    assert right.name == ("the histogram that is bought" if name == "ctgan" else "what is bought")
     if name == "fitted_marginals":
         assert right.claimed_epsilon == pytest.approx(4.0, rel=1e-2)
 

@@ -38,13 +38,23 @@ class Heard(NamedTuple):
         return float(nearer / (2 * self.stddev**2))
 
 
-class Recorded(HostNoise):
+class _Listening(HostNoise):
+    """Hears normal and Gumbel noise; whatever else is drawn could not be repeated."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.heard = list[Heard]()
+
+    def _bytes(self, count: int) -> bytes:
+        raise ValueError("a release draws noise that is neither normal nor Gumbel: its likelihood is not known here")
+
+
+class Recorded(_Listening):
     """Noise as ever, and the sums that it was part of."""
 
     def __init__(self, source: HostNoise):
-        super().__init__(0)
-        self._source, self.heard = source, list[Heard]()
-        self.num_drawn = 0
+        super().__init__()
+        self._source, self.num_drawn = source, 0
 
     def normal(self, shape: tuple[int, ...], *, stddev: float) -> Any:
         return self._draw("normal", stddev, self._source.normal(shape, stddev=stddev))
@@ -66,7 +76,7 @@ class Diverged(Exception):
     """A mechanism draws other noise than before, though all that it had released was the same."""
 
 
-class Repeated(HostNoise):
+class Repeated(_Listening):
     """The sums of before, in their order.
 
     Raises:
@@ -74,8 +84,8 @@ class Repeated(HostNoise):
     """
 
     def __init__(self, before: Sequence[Heard]):
-        super().__init__(0)
-        self._before, self.heard = before, list[Heard]()
+        super().__init__()
+        self._before = before
 
     def normal(self, shape: tuple[int, ...], *, stddev: float) -> Any:
         return self._repeat("normal", stddev, shape)
@@ -123,7 +133,7 @@ def log_likelihood_ratio(
       mechanism: (records, noise) -> anything; all that it releases is a sum with noise, or follows from such sums.
 
     Raises:
-      ValueError: it drew noise and added it to nothing.
+      ValueError: it drew noise and added it to nothing, or noise of another kind.
     """
     first = Recorded(noise)
     mechanism(records, first)

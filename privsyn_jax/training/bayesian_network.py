@@ -38,8 +38,7 @@ def buy(task: Measuring) -> Marginals:
         candidates = list(_candidates(done, cardinalities, task.model["max_parents"], min(largest, _MOST_CELLS)))
         for columns in candidates:
             if columns not in scores:
-                scores[columns] = dependence(rows, cardinalities, one_way, columns)
-                scores[columns] -= chance(one_way, columns)
+                scores[columns] = dependence(rows, cardinalities, one_way, columns) - chance(one_way, columns)
         penalised = [scores[columns] - cell_noise * num_cells(cardinalities, columns) for columns in candidates]
         number = exponential_choice(
             penalised, sensitivity=2 * rows_per_unit, epsilon=choices.epsilon_each, noise=task.noise
